@@ -1,0 +1,18 @@
+"""The zoo: plain torch networks that know nothing of chips, made by name.
+
+>>> import torch
+>>> from neurosim import models
+>>> net = models.create("cnn", num_classes=10, in_chans=1, image_size=28, seed=0)
+>>> net(torch.zeros(2, 1, 28, 28)).shape
+torch.Size([2, 10])
+>>> models.names()
+['cnn', 'mlp', 'resnet32', 'resnet8']
+
+Every network begins with :class:`neurosim.models.normalise.Normalise`, so it reads inputs in [0, 1],
+(batch, channels, height, width), and returns logits (batch, classes).  Axis 0 is an ordinary batch
+everywhere, and every activation is its own ``nn.ReLU`` module.
+"""
+
+from neurosim.models.catalogue import ModelInfo, create, info, names
+
+__all__ = ["ModelInfo", "create", "info", "names"]

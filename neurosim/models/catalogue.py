@@ -1,0 +1,164 @@
+"""The table of models, and :func:`create`, which builds one from its name.
+
+A new model is one class in a file of its own and one row in ``MODELS``.  torch is imported when a
+model is built, so listing the names is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from neurosim import errors
+from neurosim.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_GIVEN = ("num_classes", "in_chans", "image_size", "input_mean", "input_std")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What ``neurosim models list`` says of a model."""
+
+    name: str
+    summary: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    info: ModelInfo
+    module: str
+    class_name: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> type[nn.Module]:
+        found: type[nn.Module] = getattr(importlib.import_module(self.module), self.class_name)
+        return found
+
+
+_PAPER = "Buchel, Faber, Muir: Network insensitivity to parameter noise (ICLR 2022), arXiv:2106.05009"
+_RESNET = "He, Zhang, Ren, Sun: Deep residual learning (CVPR 2016), section 4.2, arXiv:1512.03385"
+
+MODELS: dict[str, _Row] = {
+    row.info.name: row
+    for row in (
+        _Row(
+            ModelInfo("mlp", "fully connected: flatten, hidden layers of 512 and 512, ReLU between", "-"),
+            "neurosim.models.mlp",
+            "MLP",
+        ),
+        _Row(
+            ModelInfo("cnn", "two 4x4 convolutions of 64 and three dense layers; images from 10x10", _PAPER),
+            "neurosim.models.cnn",
+            "CNN",
+        ),
+        _Row(
+            ModelInfo("resnet8", "small CIFAR-style ResNet, one block a stage, option-A shortcuts", _RESNET),
+            "neurosim.models.resnet",
+            "ResNet",
+            {"blocks": (1, 1, 1)},
+        ),
+        _Row(
+            ModelInfo("resnet32", "CIFAR-style ResNet, five blocks a stage, option-A shortcuts", _RESNET),
+            "neurosim.models.resnet",
+            "ResNet",
+            {"blocks": (5, 5, 5)},
+        ),
+    )
+}
+
+
+def names() -> list[str]:
+    """The known model names, sorted."""
+    return sorted(MODELS)
+
+
+def info(name: str) -> ModelInfo:
+    """Summary and paper of a model; an unknown name raises ``UsageError`` with the nearest known one.
+
+    >>> info("mlp").paper
+    '-'
+    """
+    return _row(name).info
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    image_size: int | Sequence[int],
+    seed: int = 0,
+    input_mean: float | Sequence[float] = 0.0,
+    input_std: float | Sequence[float] = 1.0,
+    **overrides: Any,
+) -> nn.Module:
+    """Build the model ``name`` on the CPU, its initial weights a function of ``seed`` alone.
+
+    Args:
+        name: one of :func:`names`.
+        num_classes: number of logits, at least 1.
+        in_chans: channels of the input, at least 1.
+        image_size: height and width in pixels: an int for square images, or ``(height, width)``.
+        seed: seed of the initial weights; torch's global generator is left as it was.
+        input_mean, input_std: stored normalisation statistics, one number or one per channel, for
+            inputs in [0, 1] (``Examples.mean_std()`` measures them).
+        overrides: the model's own options, such as ``hidden=(64, 64)`` for ``mlp``.
+
+    Raises:
+        UsageError: unknown name or option (with a suggestion), or a value out of range.
+
+    >>> sum(p.numel() for p in create("cnn", num_classes=10, in_chans=1, image_size=28).parameters())
+    493642
+    """
+    row = _row(name)
+    given = {
+        "num_classes": _positive("num_classes", num_classes),
+        "in_chans": _positive("in_chans", in_chans),
+        "image_size": _height_width(image_size),
+        "input_mean": input_mean,
+        "input_std": input_std,
+    }
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed from 0 to 2**63 - 1; got {seed!r}")
+    build = row.build()
+    options = set(inspect.signature(build).parameters) - set(_GIVEN) - set(row.fixed)
+    for option in overrides:
+        if option not in options:
+            raise errors.unknown(f"option of model {name!r}:", option, options)
+    return _seeded(build, seed, {**given, **row.fixed, **overrides})
+
+
+def _seeded(build: type[nn.Module], seed: int, arguments: dict[str, Any]) -> nn.Module:
+    """Construct under a forked CPU generator; CUDA generators are not touched either."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return build(**arguments)
+
+
+def _row(name: str) -> _Row:
+    if name not in MODELS:
+        raise errors.unknown("model", str(name), MODELS)
+    return MODELS[name]
+
+
+def _positive(what: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"expected {what} to be a whole number of at least 1; got {value!r}")
+    return value
+
+
+def _height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    if isinstance(image_size, str) or not isinstance(image_size, Sequence) or len(image_size) != 2:
+        raise UsageError(f"expected image_size to be an int or (height, width); got {image_size!r}")
+    return _positive("image_size", image_size[0]), _positive("image_size", image_size[1])
