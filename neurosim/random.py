@@ -1,0 +1,290 @@
+"""Named, counter-based random streams: chip 17 is chip 17 on every machine, alone or in a crowd.
+
+A stream is named by *(lot, chip, name, effect)*: never by the order of calls, so that adding a layer
+or an effect shifts nobody else's noise.  Its bits are Philox-4x32-10 (Salmon et al. 2011,
+doi:10.1145/2063384.2063405) with
+
+* key = the first 8 bytes of BLAKE2b over the JSON list [lot, name, effect], as two little-endian words;
+* counter = (block low, block high, chip, 0).
+
+Elements come in groups of 64, made of 16 consecutive blocks of four words: element *e* of a group is
+word *e // 16* of block *e % 16*.  Vector units and GPU warps then store contiguously.
+
+Bits and uniforms are identical on every device.  Normals follow the Box-Muller rule of
+:func:`neurosim.philox.box_muller` on words (0, 1) and (2, 3) of a block and agree across devices to
+1e-6 (absolute).  Nothing here touches torch's or NumPy's global generators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+
+from neurosim import philox as _p
+from neurosim.errors import UsageError
+
+_FAST = {"contract", "nnan", "ninf", "nsz"}
+_CHIP_LIMIT = 2**32
+_ZERO = np.uint32(0)
+_U8 = np.uint32(8)
+_TWO_M24 = np.float32(2.0**-24)
+
+
+@njit(inline="always")
+def group_words(lane, block_low, block_high, chip, k0, k1):  # type: ignore[no-untyped-def]
+    """The four words of one lane of a group."""
+    return _p.philox(_p._add32(block_low, np.uint32(lane)), block_high, chip, _ZERO, k0, k1)
+
+
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _bits_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
+    for lane in range(16):
+        w0, w1, w2, w3 = group_words(lane, low, high, chip, k0, k1)
+        out[lane] = w0
+        out[16 + lane] = w1
+        out[32 + lane] = w2
+        out[48 + lane] = w3
+
+
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def normal_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
+    """Fill 64 float32 with the normals of the group whose first block is (low, high)."""
+    for lane in range(16):
+        w0, w1, w2, w3 = group_words(lane, low, high, chip, k0, k1)
+        n0, n1 = _p.box_muller(w0, w1)
+        n2, n3 = _p.box_muller(w2, w3)
+        out[lane] = n0
+        out[16 + lane] = n1
+        out[32 + lane] = n2
+        out[48 + lane] = n3
+
+
+def _filler(group: Any, dtype: Any) -> Callable[..., None]:
+    """A parallel kernel that fills rows (one a chip) from any element offset on."""
+
+    @njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+    def fill(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
+        count = out.shape[1]
+        first = offset // 64
+        groups = (offset + count + 63) // 64 - first
+        # a few hundred groups a task: small enough to balance, large enough to hide the dispatch
+        chunk = 256
+        tasks = (groups + chunk - 1) // chunk
+        for task in prange(out.shape[0] * tasks):
+            row = task // tasks
+            start = first + (task % tasks) * chunk
+            chip = np.uint32(chips[row])
+            buffer = np.empty(64, dtype)
+            for g in range(start, min(start + chunk, first + groups)):
+                block = np.uint64(g) * np.uint64(16)
+                low = np.uint32(block & np.uint64(0xFFFFFFFF))
+                high = np.uint32(block >> np.uint64(32))
+                begin = g * 64 - offset
+                if begin >= 0 and begin + 64 <= count:
+                    group(out[row, begin : begin + 64], low, high, chip, k0, k1)
+                else:
+                    group(buffer, low, high, chip, k0, k1)
+                    for e in range(max(0, -begin), min(64, count - begin)):
+                        out[row, begin + e] = buffer[e]
+
+    return fill  # type: ignore[no-any-return]
+
+
+_fill_bits = _filler(_bits_group, np.uint32)
+_fill_normals = _filler(normal_group, np.float32)
+
+
+def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
+    """The two 32-bit key words of a stream family.
+
+    >>> key_words(0, "fc1.weight", "programming") == key_words(0, "fc1.weight", "drift")
+    False
+    """
+    text = json.dumps([lot, name, effect], ensure_ascii=True).encode()
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    dims = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    if any(d < 0 for d in dims):
+        raise UsageError(f"expected a shape of non-negative sizes; got {dims}")
+    return dims
+
+
+def check_chips(chips: Sequence[int]) -> tuple[int, ...]:
+    """Chip numbers as a tuple; UsageError unless each is an integer in [0, 2**32)."""
+    for chip in chips:
+        if isinstance(chip, bool) or not isinstance(chip, (int, np.integer)) or not 0 <= chip < _CHIP_LIMIT:
+            raise UsageError(f"expected chip numbers, integers from 0 to 2**32 - 1; got {chip!r}")
+    return tuple(int(chip) for chip in chips)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless row of random numbers with a name.  Make one with :func:`stream`.
+
+    Every method takes a shape and an ``offset``, counted in elements from the start of the row, and
+    always returns the same numbers for the same arguments.
+    """
+
+    lot: int
+    chip: int
+    name: str
+    effect: str
+
+    def bits(self, shape: int | Sequence[int], offset: int = 0, device: str = "cpu") -> torch.Tensor:
+        """int64 tensor that holds uniformly random uint32 values.
+
+        >>> stream(0, 17, "fc1.weight", "programming").bits(2).tolist()
+        [2790212633, 4146872806]
+        """
+        return _bits(self, (self.chip,), _shape(shape), offset, torch.device(device))[0]
+
+    def uniform(self, shape: int | Sequence[int], offset: int = 0, device: str = "cpu") -> torch.Tensor:
+        """float32 in [0, 1): (bits >> 8) · 2⁻²⁴, identical on every device."""
+        return (self.bits(shape, offset, device) >> 8).to(torch.float32) * float(_TWO_M24)
+
+    def normal(self, shape: int | Sequence[int], offset: int = 0, device: str = "cpu") -> torch.Tensor:
+        """float32 standard normals, |n| ≤ 6.8."""
+        return self.normals(shape, [self.chip], offset, device)[0]
+
+    def normals(
+        self, shape: int | Sequence[int], chips: Sequence[int], offset: int = 0, device: str = "cpu"
+    ) -> torch.Tensor:
+        """Normals of many chips at once, (len(chips), \\*shape); row k is that of chip ``chips[k]`` alone."""
+        return _normals(self, check_chips(chips), _shape(shape), offset, torch.device(device))
+
+    def permutation(self, n: int) -> torch.Tensor:
+        """A uniformly random order of 0 … n−1 (int64): the order of 64-bit random keys, ties by index."""
+        words = self.bits((2, n))
+        keys = ((words[0] - 2**31) << 32) | words[1]
+        return torch.argsort(keys, stable=True)
+
+
+def stream(lot: int, chip: int, name: str, effect: str) -> Stream:
+    """The stream of one effect on one named tensor of one chip of one lot.
+
+    Args:
+        lot: seed of the lot, any integer.
+        chip: number of the chip in the lot, 0 … 2³²−1 (training uses the step number).
+        name: what the numbers are for, usually a parameter's name.
+        effect: which effect draws them, such as ``"programming"``.
+
+    Raises:
+        UsageError: ``lot`` is not an integer or ``chip`` is out of range.
+
+    >>> a = stream(0, 17, "fc1.weight", "programming")
+    >>> import torch; torch.equal(a.normal(100)[40:], a.normal(60, offset=40))
+    True
+    """
+    if isinstance(lot, bool) or not isinstance(lot, (int, np.integer)):
+        raise UsageError(f"expected a lot seed, an integer; got {lot!r}")
+    (chip,) = check_chips([chip])
+    return Stream(int(lot), chip, name, effect)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one tensor on several chips: what device physics receives instead of a generator.
+
+    >>> Draws(0, (3, 17), "fc1.weight+").normal("programming", (4, 5)).shape
+    torch.Size([2, 4, 5])
+    """
+
+    lot: int
+    chips: tuple[int, ...]
+    name: str
+    device: str = "cpu"
+
+    def normal(self, effect: str, shape: int | Sequence[int]) -> torch.Tensor:
+        """Standard normals, (chips, \\*shape), float32."""
+        return stream(self.lot, 0, self.name, effect).normals(shape, self.chips, device=self.device)
+
+    def uniform(self, effect: str, shape: int | Sequence[int]) -> torch.Tensor:
+        """Uniforms in [0, 1), (chips, \\*shape), float32."""
+        family = stream(self.lot, 0, self.name, effect)
+        words = _bits(family, self.chips, _shape(shape), 0, torch.device(self.device))
+        return (words >> 8).to(torch.float32) * float(_TWO_M24)
+
+
+def _bits(
+    family: Stream, chips: tuple[int, ...], shape: tuple[int, ...], offset: int, device: torch.device
+) -> torch.Tensor:
+    count = math.prod(shape)
+    k0, k1 = key_words(family.lot, family.name, family.effect)
+    if device.type != "cpu":
+        return torch_words(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)
+    out = np.empty((len(chips), count), np.uint32)
+    _fill_bits(out, np.array(chips, np.int64), offset, np.uint32(k0), np.uint32(k1))
+    return torch.from_numpy(out.astype(np.int64)).reshape(len(chips), *shape)
+
+
+def _normals(
+    family: Stream, chips: tuple[int, ...], shape: tuple[int, ...], offset: int, device: torch.device
+) -> torch.Tensor:
+    count = math.prod(shape)
+    k0, k1 = key_words(family.lot, family.name, family.effect)
+    if device.type != "cpu":
+        return torch_normals(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)
+    out = torch.empty((len(chips), count), dtype=torch.float32)
+    _fill_normals(out.numpy(), np.array(chips, np.int64), offset, np.uint32(k0), np.uint32(k1))
+    return out.reshape(len(chips), *shape)
+
+
+# The same numbers from torch operations alone: what a GPU runs, and the CPU kernel's oracle.
+
+
+def torch_philox(counter: Sequence[torch.Tensor], key: tuple[int, int]) -> list[torch.Tensor]:
+    """Philox-4x32-10 on int64 tensors that hold uint32 words; any device."""
+    mask = 0xFFFFFFFF
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps mod 2**64, as the words need
+        c0, c1, c2, c3 = ((p1 >> 32) & mask) ^ c1 ^ k0, p1 & mask, ((p0 >> 32) & mask) ^ c3 ^ k1, p0 & mask
+        k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
+    return [c0, c1, c2, c3]
+
+
+def _torch_groups(
+    chips: Sequence[int], count: int, offset: int, k0: int, k1: int, device: torch.device
+) -> list[torch.Tensor]:
+    """The four words of every block that touches [offset, offset + count): each (chips, groups, 16)."""
+    first, last = offset // 64, (offset + count + 63) // 64
+    block = torch.arange(first * 16, last * 16, device=device, dtype=torch.int64).reshape(1, -1, 16)
+    chip = torch.tensor(chips, device=device, dtype=torch.int64).reshape(-1, 1, 1)
+    low, high = torch.broadcast_tensors(block & 0xFFFFFFFF, chip)[0], (block >> 32).expand(len(chips), -1, -1)
+    return torch_philox([low, high, chip.expand_as(low), torch.zeros_like(low)], (k0, k1))
+
+
+def torch_words(
+    chips: Sequence[int], count: int, offset: int, k0: int, k1: int, device: torch.device
+) -> torch.Tensor:
+    """Bits of many chips by torch operations alone, (chips, count), int64."""
+    words = torch.stack(_torch_groups(chips, count, offset, k0, k1, device), dim=2)
+    start = offset % 64
+    return words.reshape(len(chips), -1)[:, start : start + count]
+
+
+def torch_normals(
+    chips: Sequence[int], count: int, offset: int, k0: int, k1: int, device: torch.device
+) -> torch.Tensor:
+    """Normals of many chips by torch operations alone, (chips, count), float32."""
+    w = _torch_groups(chips, count, offset, k0, k1, device)
+    planes = []
+    for a, b in ((w[0], w[1]), (w[2], w[3])):
+        u = (a.float() + 0.5) * 2.0**-32  # rounded to float32: part of the rule
+        radius = torch.sqrt(-2.0 * torch.log(u.double()))
+        angle = (b - ((b >> 31) << 32)).double() * (math.pi * 2.0**-31)
+        planes += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    start = offset % 64
+    return torch.stack(planes, dim=2).reshape(len(chips), -1)[:, start : start + count].float()
