@@ -103,7 +103,6 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 _TWO_M32 = np.float32(2.0**-32)
-_HALF_PI_M31 = np.float32(np.pi / 2 * 2.0**-31)
 _ONE = np.float32(1.0)
 _LN2 = np.float32(0.6931471805599453)
 _SQRT_HALF_BITS = np.int32(0x3F3504F3)
@@ -143,31 +142,40 @@ def log32(x):  # type: ignore[no-untyped-def]
     return exponent * _LN2 + (m + m2 * (p * m - _HALF))
 
 
-_S1 = np.float32(-1.6666667e-1)
-_S2 = np.float32(8.3333310e-3)
-_S3 = np.float32(-1.9840874e-4)
-_S4 = np.float32(2.7525562e-6)
-_S5 = np.float32(-2.3889859e-8)
-_C1 = np.float32(-0.5)
-_C2 = np.float32(4.1666638e-2)
-_C3 = np.float32(-1.3888378e-3)
-_C4 = np.float32(2.4760495e-5)
-_C5 = np.float32(-2.6051615e-7)
-_ONE_U = np.uint32(1)
+# sin and cos on [-π/4, π/4] (Cephes ``sinf`` and ``cosf`` coefficients)
+_S0 = np.float32(-1.9515295891e-4)
+_S1 = np.float32(8.3321608736e-3)
+_S2 = np.float32(-1.6666654611e-1)
+_C0 = np.float32(2.443315711809948e-5)
+_C1 = np.float32(-1.388731625493765e-3)
+_C2 = np.float32(4.166664568298827e-2)
+_HALF_PI_M30 = np.float32(np.pi / 2 * 2.0**-30)
+_EIGHTH = np.int32(1 << 29)
+_THIRTY = np.int32(30)
+_I1 = np.int32(1)
+_I2 = np.int32(2)
 
 
 @njit(inline="always", fastmath={"contract", "nnan", "ninf", "nsz"})
 def box_muller(a, b):  # type: ignore[no-untyped-def]
     """Two standard normals from two uint32 words.
 
-    u = (a + 1/2) 2^-32 in (0, 1], rounded to float32, φ = π b' 2^-31 with b' = b read as int32;
-    n = sqrt(-2 ln u) (cos φ, sin φ).  |n| <= 6.8.  sin and cos of φ/2 are polynomials on
-    [-π/2, π/2]; the doubled angle follows from them.
+    u = (a + 1/2) 2^-32 in (0, 1], rounded to float32; φ = π b' 2^-31 with b' = b read as int32;
+    n = sqrt(-2 ln u) (cos φ, sin φ).  |n| <= 6.8.  The angle is reduced by exact integer
+    arithmetic to [-π/4, π/4] and a quadrant, whose signs and swap are selects, not branches.
     """
     u = (np.float32(a) + _HALF) * _TWO_M32
     r = np.sqrt(-_TWO * log32(u))
-    h = np.float32(np.int32(b)) * _HALF_PI_M31
+    word = np.int32(b)
+    quadrant = np.int32(np.int32(word + _EIGHTH) >> _THIRTY)
+    h = np.float32(np.int32(word - np.int32(quadrant << _THIRTY))) * _HALF_PI_M30
     z = h * h
-    s = h + h * z * (_S1 + z * (_S2 + z * (_S3 + z * (_S4 + z * _S5))))
-    c = _ONE + z * (_C1 + z * (_C2 + z * (_C3 + z * (_C4 + z * _C5))))
-    return r * (_ONE - _TWO * s * s), r * (_TWO * s * c)
+    s = r * (h + h * z * (_S2 + z * (_S1 + z * _S0)))
+    c = r * (_ONE - _HALF * z + z * z * (_C2 + z * (_C1 + z * _C0)))
+    odd = (quadrant & _I1) != 0
+    cos = s if odd else c
+    sin = c if odd else s
+    # the quadrant is -2, -1, 0 or 1: cos φ is negated in 1 and -2, sin φ in -1 and -2
+    cos = -cos if ((quadrant ^ (quadrant >> _I1)) & _I1) != 0 else cos
+    sin = -sin if (quadrant & _I2) != 0 else sin
+    return cos, sin

@@ -83,17 +83,18 @@ def _filler(group: Any, dtype: Any) -> Callable[..., None]:
             start = first + (task % tasks) * chunk
             chip = np.uint32(chips[row])
             buffer = np.empty(64, dtype)
+            target = out[row]  # contiguous by type, which a slice of the two-dimensional array is not
             for g in range(start, min(start + chunk, first + groups)):
                 block = np.uint64(g) * np.uint64(16)
                 low = np.uint32(block & np.uint64(0xFFFFFFFF))
                 high = np.uint32(block >> np.uint64(32))
                 begin = g * 64 - offset
                 if begin >= 0 and begin + 64 <= count:
-                    group(out[row, begin : begin + 64], low, high, chip, k0, k1)
+                    group(target[begin : begin + 64], low, high, chip, k0, k1)
                 else:
                     group(buffer, low, high, chip, k0, k1)
                     for e in range(max(0, -begin), min(64, count - begin)):
-                        out[row, begin + e] = buffer[e]
+                        target[begin + e] = buffer[e]
 
     return fill  # type: ignore[no-any-return]
 
