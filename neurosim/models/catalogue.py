@@ -159,6 +159,6 @@ def _positive(what: str, value: int) -> int:
 def _height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
-    if isinstance(image_size, str) or not isinstance(image_size, Sequence) or len(image_size) != 2:
+    if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
         raise UsageError(f"expected image_size to be an int or (height, width); got {image_size!r}")
     return _positive("image_size", image_size[0]), _positive("image_size", image_size[1])

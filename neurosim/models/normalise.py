@@ -51,7 +51,9 @@ def _per_channel(what: str, value: float | Sequence[float], in_chans: int) -> Te
     """A (C, 1, 1) tensor from one number or C numbers."""
     numbers = [value] * in_chans if isinstance(value, (int, float)) else list(value)
     if len(numbers) != in_chans:
-        raise UsageError(f"expected {what} to have 1 or {in_chans} numbers, one per channel; got {len(numbers)}")
+        raise UsageError(
+            f"expected {what} to have 1 or {in_chans} numbers, one per channel; got {len(numbers)}"
+        )
     if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
         raise UsageError(f"expected {what} to be finite numbers; got {value!r}")
     return torch.tensor(numbers, dtype=torch.get_default_dtype()).view(in_chans, 1, 1)

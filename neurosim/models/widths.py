@@ -15,7 +15,7 @@ def widths(option: str, value: Sequence[int], length: int | None = None) -> tupl
     """
     count = "" if length is None else f"{length} "
     wanted = f"expected {option} to be a list of {count}whole numbers of at least 1; got {value!r}"
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not isinstance(value, (list, tuple)):
         raise UsageError(wanted)
     if length is not None and len(value) != length:
         raise UsageError(wanted)

@@ -1,0 +1,194 @@
+"""Examples in memory, their batches, and the three parts of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neurosim.errors import UsageError
+from neurosim.random import stream
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples:
+    """Images with their classes.
+
+    Args:
+        inputs: float32 (N, C, H, W), every value in [0, 1].
+        targets: int64 (N,), classes from 0.
+
+    Raises:
+        UsageError: empty, another type or shape, unequal lengths, NaN or values outside [0, 1].
+
+    >>> examples = Examples(torch.zeros(5, 1, 8, 8), torch.arange(5))
+    >>> len(examples), examples[1:3].targets
+    (5, tensor([1, 2]))
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        inputs, targets = self.inputs, self.targets
+        if inputs.dtype != torch.float32 or inputs.dim() != 4:
+            raise UsageError(
+                f"expected inputs float32 (N, C, H, W); got {_name(inputs.dtype)} {tuple(inputs.shape)}"
+            )
+        if targets.dtype != torch.int64 or targets.dim() != 1:
+            raise UsageError(
+                f"expected targets int64 (N,); got {_name(targets.dtype)} {tuple(targets.shape)}"
+            )
+        if len(inputs) != len(targets):
+            raise UsageError(
+                f"expected one target an input; got {len(inputs)} inputs, {len(targets)} targets"
+            )
+        if inputs.numel() == 0:
+            raise UsageError(f"expected at least one example; got inputs of shape {tuple(inputs.shape)}")
+        low, high = (bound.item() for bound in torch.aminmax(inputs))
+        if not (low >= 0 and high <= 1):  # NaN fails too
+            raise UsageError(f"expected every input in [0, 1]; got values from {low:g} to {high:g}")
+        if int(targets.min()) < 0:
+            raise UsageError(f"expected classes from 0; got {int(targets.min())}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Examples:
+        """Several examples: ``examples[:100]``, ``examples[[3, 5]]`` or a tensor of indices or flags."""
+        if isinstance(index, int):
+            raise UsageError(
+                f"expected a slice or a list of indices; for one example use [{index}:{index + 1}]"
+            )
+        try:
+            return Examples(self.inputs[index], self.targets[index])
+        except IndexError as error:
+            raise UsageError(f"expected indices below {len(self)}; got {index!r}") from error
+
+    def __repr__(self) -> str:
+        n, channels, height, width = self.inputs.shape
+        return f"Examples({n=}, {channels=}, {height=}, {width=})"
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over examples and pixels, for ``models.create``.
+
+        Computed in float64, 1,024 examples at a time; a constant channel is given a deviation of 1.
+
+        >>> Examples(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.tensor([0, 1])).mean_std()
+        ((0.5,), (0.5,))
+        """
+        blocks = self.inputs.split(1024)
+        count = self.inputs[:, 0].numel()
+        mean = sum((block.double().sum(dim=(0, 2, 3)) for block in blocks), torch.zeros(())) / count
+        centre = mean.view(-1, 1, 1)
+        squares = ((block.double() - centre).square().sum(dim=(0, 2, 3)) for block in blocks)
+        std = (sum(squares, torch.zeros(())) / count).sqrt()
+        std = torch.where(std > 1e-6, std, torch.ones_like(std))
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three parts of a data set, which share no example.
+
+    ``sha256`` is of the data as published (every image and label, in order, before any split of
+    ours), so it is the same for every seed.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples
+    test: Examples
+    num_classes: int
+    sha256: str
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        return self.train.inputs.shape[1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self.train.inputs.shape[2], self.train.inputs.shape[3]
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of (inputs, targets), in an order that depends on the seed and the epoch alone.
+
+    Args:
+        examples: what to read.
+        batch_size: examples a batch; the last batch holds the rest.
+        shuffle_seed: ``None`` reads in order; a seed reads epoch ``e`` in the order of
+            ``stream(shuffle_seed, e, "data", "shuffle").permutation(n)``.
+
+    Iterating is epoch 0; nothing is remembered between iterations.
+
+    >>> batches = Batches(Examples(torch.zeros(5, 1, 2, 2), torch.arange(5)), batch_size=2)
+    >>> len(batches), [targets.tolist() for _, targets in batches]
+    (3, [[0, 1], [2, 3], [4]])
+    """
+
+    examples: Examples
+    batch_size: int
+    shuffle_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UsageError(f"expected batch_size to be a whole number of at least 1; got {size!r}")
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.epoch(0)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch, counted from 0."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"expected an epoch of at least 0; got {epoch!r}")
+        return self._read(self._order(epoch))
+
+    def _order(self, epoch: int) -> Tensor | None:
+        if self.shuffle_seed is None:
+            return None
+        return stream(self.shuffle_seed, epoch, "data", "shuffle").permutation(len(self.examples))
+
+    def _read(self, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, targets = self.examples.inputs, self.examples.targets
+        for start in range(0, len(self.examples), self.batch_size):
+            here = slice(start, start + self.batch_size)
+            if order is None:
+                yield inputs[here], targets[here]
+            else:
+                chosen = order[here].to(inputs.device)
+                yield inputs[chosen], targets[chosen]
+
+
+def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of (train, validation): two disjoint parts of a permutation fixed by ``seed``.
+
+    Validation holds ``round(count * fraction)`` indices; the classes are not stratified.
+
+    Raises:
+        UsageError: ``fraction`` is not inside (0, 1) or leaves a part empty.
+
+    >>> train, validation = split_indices(10, 0.2, seed=0)
+    >>> len(train), len(validation), sorted([*train.tolist(), *validation.tolist()]) == list(range(10))
+    (8, 2, True)
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"expected 0 < validation_fraction < 1; got {fraction!r}")
+    held = round(count * fraction)
+    if not 0 < held < count:
+        raise UsageError(f"validation_fraction={fraction!r} of {count} examples leaves a part empty")
+    order = stream(seed, 0, "data", "split").permutation(count)
+    return order[held:], order[:held]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,58 @@
+"""What a row of the table of data sets is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One published file: its name, size in bytes and SHA-256, and the addresses to try in turn."""
+
+    name: str
+    size: int
+    sha256: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A data set as its publisher wrote it, before any split of ours.
+
+    Images are uint8 (N, H, W) or (N, H, W, C), from 0 to ``full_scale``; labels are int64 (N,).
+    ``validation`` is ``None`` where the publisher made no such split.
+    """
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor] | None
+    test: tuple[Tensor, Tensor]
+    full_scale: int = 255
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A row of the table: what ``neurosim data list`` prints, and how to find, fetch and read it.
+
+    ``folders`` are the names under which the files may lie inside a data folder (``""`` is the folder
+    itself); the first is where :func:`neurosim.data.get` puts them.  ``read`` receives the folder that
+    holds ``files``, and refuses content that is not the published one.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    source: str
+    files: tuple[RemoteFile, ...]
+    folders: tuple[str, ...]
+    read: Callable[[Path], Raw]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it comes with an installed package, so that nothing need be fetched."""
+        return not self.files
