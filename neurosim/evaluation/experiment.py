@@ -1,0 +1,67 @@
+"""Which evaluation is this?  Everything that decides its numbers, in one key."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from neurosim import __version__
+from neurosim.analog import Deployed
+from neurosim.evaluation.passes import Passes
+from neurosim.storage import sha256_tensors
+
+
+def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, Any]]:
+    """The ledger's key of an evaluation, and its description.
+
+    The key is a SHA-256 over everything that decides the numbers: the network's tensors and structure, the
+    hardware's numbers, the converters' ranges, the data in their batches, the lot's seed, the type of
+    processor and neurosim's version.  The description adds what should not decide them: torch's version and
+    its number of threads.
+    """
+    tensors = dict([*net.named_parameters(), *net.named_buffers()])
+    numbers = net.hardware.model_dump(mode="json", exclude={"name", "description", "source"})
+    decides = {
+        "network": sha256_tensors(tensors, {"structure": _structure(net)}),
+        "hardware": hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest(),
+        "calibration": sha256_tensors(net.calibration_state()),
+        "data": data.digest(),
+        "samples": data.samples,
+        "batch_size": data.batch_size,
+        "seed": seed,
+        "processor": data.device.type,
+        "neurosim": __version__,
+    }
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    beside = {
+        "hardware_name": net.hardware.name,
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+    }
+    return key, {**decides, **beside}
+
+
+def _structure(net: nn.Module) -> str:
+    """What the network computes beside its tensors, as text: each module, its settings, its source.
+
+    A module from outside torch and neurosim may compute anything in ``forward``: so its class's source
+    counts too, and its attributes that are plain values.
+    """
+    described = []
+    for name, module in net.named_modules():
+        kind = type(module)
+        entry: list[Any] = [name, kind.__qualname__, module.extra_repr()]
+        if kind.__module__.split(".")[0] not in ("torch", "neurosim"):
+            with contextlib.suppress(OSError, TypeError):  # made at a prompt: no source to read
+                entry.append(inspect.getsource(kind))
+            values = {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str)}
+            values.pop("training", None)
+            entry.append(values)
+        described.append(entry)
+    return json.dumps(described, sort_keys=True)

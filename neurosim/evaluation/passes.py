@@ -1,0 +1,90 @@
+"""Reading the data: in order, checked, and the same on every pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from neurosim.errors import UsageError
+from neurosim.storage import sha256_tensors
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+"""Anything that gives batches (x, y), and the same ones again: a list, Batches, an unshuffled DataLoader."""
+
+
+class Passes:
+    """A loader, read in order as often as needed; every batch checked, every pass equal to the first."""
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        self._loader = loader
+        self.device = device
+        self._targets: list[Tensor] = []
+        self._complete = False
+
+    @property
+    def samples(self) -> int:
+        """Number of samples, once read."""
+        return sum(map(len, self._targets))
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples in the first batch, once read."""
+        return len(self._targets[0])
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each batch (x, y), on the network's device."""
+        number = -1
+        for number, batch in enumerate(self._loader):
+            x, y = _pair(batch, number)
+            if not self._complete:
+                self._targets.append(y.cpu().clone())
+            elif number >= len(self._targets) or not torch.equal(y.cpu(), self._targets[number]):
+                raise UsageError(
+                    f"the data changed from one pass to the next at batch {number}: "
+                    "expected the same batches in the same order each time (no shuffling)"
+                )
+            yield x.to(self.device), y.to(self.device)
+        if number < 0 and not self._complete:
+            raise UsageError("there is no data to evaluate on: expected at least one batch")
+        if number + 1 < len(self._targets):
+            raise UsageError(
+                f"the data ended after {number + 1} of {len(self._targets)} batches the second time: "
+                "expected something that can be iterated again, such as a list or a DataLoader"
+            )
+        self._complete = True
+
+    def first(self) -> Tensor:
+        """The inputs of the first batch, by which memory is planned."""
+        for batch in self._loader:
+            return _pair(batch, 0)[0].to(self.device)
+        raise UsageError("there is no data to evaluate on: expected at least one batch")
+
+    def digest(self) -> str:
+        """SHA-256 over every batch in order."""
+        digest = hashlib.sha256()
+        for x, y in self.batches():
+            digest.update(sha256_tensors({"x": x, "y": y}).encode())
+        return digest.hexdigest()
+
+
+def _pair(batch: object, number: int) -> tuple[Tensor, Tensor]:
+    """One batch, checked: inputs and as many whole-number targets."""
+    if not (
+        isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)
+    ):
+        raise UsageError(f"batch {number} is a {type(batch).__name__}: expected a pair of tensors (x, y)")
+    x, y = batch
+    if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UsageError(
+            f"the targets of batch {number} are {y.dtype} of shape {tuple(y.shape)}: "
+            "expected one whole number for each sample"
+        )
+    if x.ndim == 0 or len(x) != len(y) or not len(x):
+        raise UsageError(
+            f"batch {number} has inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}: "
+            "expected the same number of both, at least one"
+        )
+    return x, y.long()
