@@ -1,0 +1,24 @@
+"""The table of device classes: a new device is one file and one row here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import Field
+
+from neurosim.devices.device import Device
+from neurosim.devices.gaussian import Gaussian
+from neurosim.devices.ideal import Ideal
+from neurosim.devices.pcm import Pcm
+
+DEVICES: dict[str, type[Device]] = {
+    "ideal": Ideal,
+    "gaussian": Gaussian,
+    "pcm": Pcm,
+}
+
+if TYPE_CHECKING:
+    AnyDevice = Device
+else:
+    # the union pydantic needs, chosen by the field `kind`, built from the table above
+    AnyDevice = Annotated[Union[tuple(DEVICES.values())], Field(discriminator="kind")]  # noqa: UP007

@@ -1,0 +1,288 @@
+"""The description of an analog chip: devices, arrays, converters, and where the numbers come from.
+
+A description is a frozen, checked value.  It comes from a preset, a TOML file or Python, and goes back
+to TOML unchanged.  Nothing here computes; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from neurosim.devices import toml_file
+from neurosim.devices.catalogue import DEVICES, AnyDevice
+from neurosim.devices.device import Frozen, Real, Whole
+from neurosim.devices.problems import problems, unknown_field
+from neurosim.errors import UsageError, unknown
+
+MIN_BITS, MAX_BITS = 2, 16
+
+
+class Array(Frozen):
+    """How weights lie on crossbars.
+
+    Attributes:
+        rows: inputs of one tile.
+        cols: outputs of one tile, each a pair of device columns.
+        mapping: one-sided differential pair: one device for the positive part, one for the negative.
+        scaling: full scale of the conductances from the largest weight of the layer, or of each output.
+        bias: added digitally and exactly, or held by devices like any weight.
+        output_noise_std: white noise of each tile output before the ADC, per product, in units of the
+            output of one fully-on device at full input.
+    """
+
+    rows: Whole = Field(default=256, ge=1, le=1_000_000)
+    cols: Whole = Field(default=256, ge=1, le=1_000_000)
+    mapping: Literal["differential-pair"] = "differential-pair"
+    scaling: Literal["per-layer", "per-column"] = "per-layer"
+    bias: Literal["digital", "device"] = "digital"
+    output_noise_std: Real = Field(default=0.0, ge=0.0, le=1000.0)
+
+
+class Converter(Frozen):
+    """A uniform converter whose range is calibrated on data once and then fixed.
+
+    Attributes:
+        bits: resolution, 2 to 16; None (in text: ``ideal``, or leave it out) converts exactly.
+        range: full scale from the largest magnitude seen, or from a percentile of the magnitudes.
+        percentile: which one, in percent; used when ``range`` is ``"percentile"``.
+    """
+
+    bits: Whole | None = Field(default=None, ge=MIN_BITS, le=MAX_BITS)
+    range: Literal["max", "percentile"] = "max"
+    percentile: Real = Field(default=99.99, gt=0.0, le=100.0)
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _ideal_in_words(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.strip().lower() in ("ideal", "none") else value
+
+
+class Dac(Converter):
+    """The converter in front of every row."""
+
+
+class Adc(Converter):
+    """The converter behind every column."""
+
+
+class Source(Frozen):
+    """Where the numbers come from and how far they hold.
+
+    Attributes:
+        doi: of the publication, without ``https://doi.org/``.
+        citation: the publication, for people.
+        year: of the publication.
+        fit_range: what was measured; outside of it the model extrapolates.
+        covers: what the description models and what it leaves out.
+    """
+
+    doi: str = Field(default="", pattern=r"^(10\.\d{4,9}/\S+)?$")
+    citation: str = ""
+    year: Whole | None = Field(default=None, ge=1900, le=2200)
+    fit_range: str = ""
+    covers: str = ""
+
+
+class Hardware(Frozen):
+    """An analog chip.
+
+    >>> chip = hardware("pcm-joshi-2020")
+    >>> chip.device.kind, chip.array.rows, chip.adc.bits
+    ('pcm', 256, 8)
+    >>> chip.with_("array.rows", 128).array.rows
+    128
+    """
+
+    name: str = Field(default="custom", min_length=1, max_length=200)
+    description: str = ""
+    compensation: Literal["none", "global"] = "none"
+    device: AnyDevice
+    array: Array = Array()
+    dac: Dac = Dac()
+    adc: Adc = Adc()
+    source: Source = Source()
+
+    def with_(self, field: str, value: object) -> Hardware:
+        """A copy with one field changed, fully checked.
+
+        Args:
+            field: dotted name, such as ``"array.rows"``; a whole table, such as ``"array"``, takes a
+                mapping of the fields to change.  Setting ``"device.kind"`` to another kind starts
+                that device from its defaults.
+            value: the new value; text from a command line is read as a number where one is expected.
+
+        Raises:
+            UsageError: no such field, or a value out of bounds.
+
+        >>> hardware("ideal").with_("array.row", 128)
+        Traceback (most recent call last):
+        neurosim.errors.UsageError: unknown field 'array.row': did you mean 'array.rows'?
+        """
+        return self.with_all({field: value})
+
+    def with_all(self, changes: Mapping[str, object]) -> Hardware:
+        """A copy with several fields changed at once, checked together.
+
+        >>> low = {"device.g_min_siemens": 30e-6, "device.g_max_siemens": 40e-6}
+        >>> hardware("ideal").with_all(low).device.g_min_siemens
+        3e-05
+        """
+        data = self.model_dump()
+        # a new kind of device first: it brings its own fields
+        for field, value in sorted(_flat(changes), key=lambda change: change[0] != "device.kind"):
+            _set(data, field, value)
+        return _validated(data)
+
+    def to_toml(self) -> str:
+        """The description as TOML; :func:`hardware` of that file equals this object."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of everything that acts on a result.
+
+        Name, description and source are left out: two descriptions with the same digest compute the
+        same numbers, whatever they are called.
+        """
+        content = self.model_dump(mode="json", exclude={"name", "description", "source"})
+        text = json.dumps(content, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: object) -> Hardware:
+    """A hardware description by preset name or TOML file, with changes.
+
+    Args:
+        name_or_path: one of :func:`hardware_names`, the path of a TOML file, or a Hardware.
+        changes: fields to change.  Tables take a mapping (``array={"rows": 128}``); two underscores
+            stand for a dot (``array__rows=128``), as does ``**{"array.rows": 128}``.
+
+    Raises:
+        UsageError: unknown name, unreadable or wrong file (every error at once, each with its line),
+            unknown field, value out of bounds.
+
+    >>> hardware("pcm-joshi-2020", adc__bits=6).adc.bits
+    6
+    >>> hardware("pcm-joshi")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    neurosim.errors.UsageError: unknown hardware 'pcm-joshi': did you mean 'pcm-joshi-2020'? ...
+    """
+    if isinstance(name_or_path, Hardware):
+        found = name_or_path
+    elif _is_path(name_or_path):
+        found = _from_file(Path(name_or_path))
+    else:
+        found = _preset(str(name_or_path))
+    if not changes:
+        return found
+    return found.with_all({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def hardware_names() -> list[str]:
+    """The presets, sorted.
+
+    >>> "pcm-joshi-2020" in hardware_names()
+    True
+    """
+    return sorted(_presets())
+
+
+@cache
+def _presets() -> dict[str, str]:
+    folder = importlib.resources.files("neurosim.devices") / "presets"
+    files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
+    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
+
+
+@cache
+def _preset(name: str) -> Hardware:
+    if name not in _presets():
+        raise unknown("hardware", name, _presets())
+    return _from_text(_presets()[name], f"preset {name!r}")
+
+
+def _is_path(name: str | os.PathLike[str]) -> bool:
+    if not isinstance(name, str):
+        return True
+    if name.endswith(".toml") or "/" in name or os.sep in name:
+        return True
+    # a preset wins over a file of the same name in the working folder, which could be anything
+    return name not in _presets() and "\0" not in name and Path(name).is_file()
+
+
+def _from_file(path: Path) -> Hardware:
+    return _from_text(toml_file.read_text(path, "hardware"), f"hardware file {str(path)!r}")
+
+
+def _from_text(text: str, source: str) -> Hardware:
+    data = toml_file.parse(text, source)
+    try:
+        return Hardware.model_validate(data)
+    except ValidationError as error:
+        found = []
+        for problem in problems(error, Hardware):
+            line = toml_file.line_of(text, problem.path)
+            found.append((line or 0, f"line {line}: {problem.sentence}" if line else problem.sentence))
+        sentences = [sentence for _, sentence in sorted(found, key=lambda entry: entry[0])]
+        if len(sentences) == 1:
+            raise UsageError(f"{source}: {sentences[0]}") from error
+        listed = "\n".join(f"  {sentence}" for sentence in sentences)
+        raise UsageError(f"{source} has {len(sentences)} errors:\n{listed}") from error
+
+
+def _validated(data: dict[str, Any]) -> Hardware:
+    try:
+        return Hardware.model_validate(data)
+    except ValidationError as error:
+        raise UsageError("; ".join(problem.sentence for problem in problems(error, Hardware))) from error
+
+
+def _flat(changes: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Changes by dotted name; tables given as mappings or models become their fields."""
+    for name, value in changes.items():
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(data: dict[str, Any], field: str, value: object) -> None:
+    """Set one dotted field in the dumped description."""
+    if field == "device.kind" and value != data["device"]["kind"]:
+        if value not in DEVICES:
+            raise unknown("device.kind", str(value), DEVICES)
+        data["device"] = {"kind": value}
+        return
+    known = _field_names(data["device"]["kind"])
+    if field not in known:
+        raise UsageError(unknown_field(field, known))
+    table, _, name = field.rpartition(".")
+    (data[table] if table else data)[name] = _parsed(value)
+
+
+def _field_names(kind: str) -> list[str]:
+    """Every dotted name of a description whose device is of this kind, tables included."""
+    tables = {"device": DEVICES[kind], "array": Array, "dac": Dac, "adc": Adc, "source": Source}
+    inner = [f"{table}.{name}" for table, model in tables.items() for name in model.model_fields]
+    return [*Hardware.model_fields, *inner]
+
+
+def _parsed(value: object) -> object:
+    """Text such as ``[1e-6, 2e-6, 0]`` as a list; pydantic reads plain numbers from text itself."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

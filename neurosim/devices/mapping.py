@@ -1,0 +1,165 @@
+"""Weights to pairs of conductances and back, and the split of a large matrix into tiles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurosim.devices.device import Device
+from neurosim.devices.hardware import Array
+from neurosim.errors import UsageError
+
+SCALINGS = ("per-layer", "per-column")
+
+
+class Mapped(NamedTuple):
+    """The two legs of the pairs that hold a weight, and the scale that leads back."""
+
+    g_plus: Tensor
+    g_minus: Tensor
+    scale: Tensor
+
+
+def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer", "per-column"]) -> Mapped:
+    """A one-sided differential pair: one leg carries the weight, the other rests at ``g_min``.
+
+        g± = g_min + (g_max − g_min)·max(±w/scale, 0)
+
+    Args:
+        weight: (out, ...) floating point; the first axis is the output.
+        device: gives ``g_min_siemens`` and ``g_max_siemens``.
+        scaling: scale = max|w|, of the whole weight (a tensor without axes), or of each output
+            (shape (out, 1, ..., 1)).  It is 1 where every weight is 0.
+
+    Returns:
+        Legs of the shape of ``weight``, in siemens, and the scale in units of the weight.  The scale is
+        a calibration constant: no gradient flows through it.  Where w = 0 each leg takes half the
+        gradient, so that the pair together passes it on whole.
+
+    Raises:
+        UsageError: weight is not floating point, has no axes, or holds NaN or infinite values.
+
+    >>> from neurosim.devices import Ideal
+    >>> pair = to_conductances(torch.tensor([[1.0, -0.5]]), Ideal(), "per-layer")
+    >>> (pair.g_plus * 1e6).tolist(), (pair.g_minus * 1e6).tolist(), pair.scale.item()
+    ([[25.0, 0.0]], [[0.0, 12.5]], 1.0)
+    """
+    _check(weight, scaling)
+    scale = _scale(weight.detach(), scaling)
+    if not bool(torch.isfinite(scale).all()):
+        raise UsageError(f"expected finite weights; got NaN or infinity in a weight of shape {_show(weight)}")
+    span = device.g_max_siemens - device.g_min_siemens
+    x = weight / scale
+    zero = x.new_zeros(())
+    # torch.maximum and not clamp: at a tie it shares the gradient, clamp would give both legs all of it
+    plus, minus = torch.maximum(x, zero), torch.maximum(-x, zero)
+    return Mapped(device.g_min_siemens + span * plus, device.g_min_siemens + span * minus, scale)
+
+
+def to_weights(g_plus: Tensor, g_minus: Tensor, scale: Tensor, device: Device) -> Tensor:
+    """The weight a pair of conductances stands for: scale·(g+ − g−)/(g_max − g_min).
+
+    Args:
+        g_plus: (..., *shape) siemens, any leading axes, such as one of chips.
+        g_minus: as ``g_plus``.
+        scale: as returned by :func:`to_conductances`; broadcast from the right.
+        device: the device the conductances were mapped for.
+
+    >>> from neurosim.devices import Ideal
+    >>> w = torch.tensor([[1.0, -0.5], [0.0, 3.0]])
+    >>> bool(torch.allclose(to_weights(*to_conductances(w, Ideal(), "per-column"), Ideal()), w))
+    True
+    """
+    return (g_plus - g_minus) * (scale / (device.g_max_siemens - device.g_min_siemens))
+
+
+def _check(weight: Tensor, scaling: str) -> None:
+    if scaling not in SCALINGS:
+        raise UsageError(f"expected scaling 'per-layer' or 'per-column'; got {scaling!r}")
+    if not weight.is_floating_point():
+        raise UsageError(f"expected a floating-point weight; got {weight.dtype}")
+    if weight.dim() == 0:
+        raise UsageError("expected a weight of shape (out, ...); got one without axes")
+
+
+def _scale(weight: Tensor, scaling: str) -> Tensor:
+    magnitude = weight.abs()
+    if weight.numel() == 0:
+        largest = weight.new_zeros(())
+    elif scaling == "per-layer":
+        largest = magnitude.amax()
+    else:
+        # one axis: every output has a single weight, its own scale
+        axes = tuple(range(1, weight.dim()))
+        largest = magnitude.amax(dim=axes, keepdim=True) if axes else magnitude
+    return torch.where(largest == 0, torch.ones_like(largest), largest)
+
+
+def _show(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """How a (rows × cols) matrix lies on tiles: every pair of a row and a column slice is one tile.
+
+    Attributes:
+        row_slices: of the inputs.
+        col_slices: of the outputs.
+        capacity: pairs of devices in one tile, used or not.
+    """
+
+    row_slices: tuple[slice, ...]
+    col_slices: tuple[slice, ...]
+    capacity: int
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.row_slices) * len(self.col_slices)
+
+    @property
+    def utilisation(self) -> float:
+        """Used fraction of the pairs on all tiles; 0 for an empty matrix."""
+        if self.count == 0:
+            return 0.0
+        return self.row_slices[-1].stop * self.col_slices[-1].stop / (self.count * self.capacity)
+
+
+def tile_grid(rows: int, cols: int, array: Array) -> TileGrid:
+    """Split a matrix of ``rows`` inputs and ``cols`` outputs into as few, as equal tiles as possible.
+
+    Raises:
+        UsageError: a negative size.
+
+    >>> grid = tile_grid(784, 512, Array(rows=256, cols=256))
+    >>> [s.stop - s.start for s in grid.row_slices], grid.count, round(grid.utilisation, 3)
+    ([196, 196, 196, 196], 8, 0.766)
+    """
+    return TileGrid(_balanced(rows, array.rows), _balanced(cols, array.cols), array.rows * array.cols)
+
+
+def tiles(rows: int, cols: int, array: Array) -> list[slice]:
+    """The row slices of :func:`tile_grid`: partial sums are digitised per slice, then added.
+
+    >>> tiles(5, 1, Array(rows=3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    return list(tile_grid(rows, cols, array).row_slices)
+
+
+def _balanced(total: int, largest: int) -> tuple[slice, ...]:
+    """``total`` items in as few slices of at most ``largest`` as possible; sizes differ by at most one."""
+    if total < 0:
+        raise UsageError(f"expected a matrix size of 0 or more; got {total}")
+    count = math.ceil(total / largest)
+    if count == 0:
+        return ()
+    size, longer = divmod(total, count)
+    starts = [index * size + min(index, longer) for index in range(count + 1)]
+    return tuple(slice(start, stop) for start, stop in itertools.pairwise(starts))
