@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from neurosim.errors import RunError
+from neurosim.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 DIGEST_KEY = "neurosim.sha256"
@@ -73,32 +74,79 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """SHA-256 over names, types, shapes, bytes and metadata, independent of insertion order."""
-    import torch
-
     digest = hashlib.sha256()
     for key, value in sorted((metadata or {}).items()):
         digest.update(json.dumps(["meta", key, value]).encode())
     for name, tensor in sorted(tensors.items()):
         data = tensor.detach().cpu().contiguous()
         digest.update(json.dumps(["tensor", name, str(data.dtype), list(data.shape)]).encode())
-        digest.update(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(_bytes_of(data))
     return digest.hexdigest()
+
+
+def _dtype_codes() -> dict[torch.dtype, str]:
+    """torch types and their names in a safetensors header."""
+    import torch
+
+    return {
+        torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+        torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+        torch.uint8: "U8", torch.bool: "BOOL",
+    }  # fmt: skip
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    import torch
+
+    raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(raw)
 
 
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors and string metadata atomically, with their checksum inside the file."""
-    from safetensors.torch import save_file
+    """Write tensors and string metadata atomically, with their checksum inside the file.
 
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    The layout is safetensors (https://huggingface.co/docs/safetensors), written here because the
+    library orders metadata by a random hash: equal contents must be equal bytes.
+
+    Args:
+        path: the file; its folder is made if need be.
+        tensors: name -> tensor, any shape, on any device.
+        metadata: name -> text.
+
+    Raises:
+        UsageError: a tensor's type has no place in the format, or it holds no data.
+        RunError: the file could not be written; ``path`` is as it was.
+    """
+    codes = _dtype_codes()
+    for name, tensor in tensors.items():
+        if tensor.dtype not in codes:
+            raise UsageError(
+                f"cannot store tensor {name!r} of type {tensor.dtype}: expected one of {list(codes)}"
+            )
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     meta = dict(metadata or {})
     meta[DIGEST_KEY] = sha256_tensors(plain, meta)
-    with atomic_path(path) as temporary:
-        try:
-            save_file(plain, str(temporary), metadata=meta)
-        except Exception as error:  # safetensors raises its own type for a full disk
-            raise RunError(f"cannot write {path}: {error}") from error
+    header: dict[str, Any] = {"__metadata__": dict(sorted(meta.items()))}
+    # widest types first, so that every tensor lies aligned
+    order = sorted(plain, key=lambda name: (-plain[name].element_size(), name))
+    offset = 0
+    for name in order:
+        size = plain[name].numel() * plain[name].element_size()
+        header[name] = {
+            "dtype": codes[plain[name].dtype],
+            "shape": list(plain[name].shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            file.write(_bytes_of(plain[name]))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -123,18 +171,52 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def append_json(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Append one JSON line and fsync it."""
+    """Append one JSON line and fsync it; a torn last line (a crash while appending) is cut off first.
+
+    Raises:
+        ValueError: the row holds NaN, an infinity or something that is not JSON; nothing is written.
+        RunError: the file could not be written.
+    """
+    line = (json.dumps(row, allow_nan=False) + "\n").encode()
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        with open(path, "ab+") as file:
+            _mend(file)
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _mend(file: BinaryIO) -> None:
+    """End an open file with a whole line: complete a last line that lacks only its newline, cut another."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    whole, _, last = file.read().rpartition(b"\n")
+    try:
+        json.loads(last)
+    except ValueError:
+        file.truncate(len(whole) + 1 if whole else 0)
+    else:
+        file.write(b"\n")
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file by these JSON lines, atomically."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """All whole JSON lines of a file; a torn last line (a crash while appending) is dropped."""
+    """All whole JSON lines of a file; a torn last line (a crash while appending) is dropped.
+
+    Raises:
+        RunError: another line is not a JSON object, by file and line number.
+    """
     path = Path(path)
     if not path.exists():
         return []
@@ -144,9 +226,12 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines) - 1:
                 break
             raise RunError(f"{path}:{number + 1} is not a JSON line ({error})") from error
+        if not isinstance(row, dict):
+            raise RunError(f"{path}:{number + 1} is not a JSON object: {line[:60]!r}")
+        rows.append(row)
     return rows

@@ -1,0 +1,164 @@
+"""Train a network: the one function, and the checks of its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from neurosim.errors import UsageError
+from neurosim.training.catalogue import describe, method_from
+from neurosim.training.folder import RunFolder
+from neurosim.training.interrupt import put_off
+from neurosim.training.method import Method
+from neurosim.training.optim import optimizer_from, schedule_from
+from neurosim.training.place import Digital, Place
+from neurosim.training.running import Run
+from neurosim.training.settings import Progress, Settings, TrainResult, check_number
+from neurosim.training.sources import both
+
+if TYPE_CHECKING:
+    from neurosim.devices import Hardware
+
+
+def train(
+    model: nn.Module,
+    loaders: Any,
+    *,
+    method: Method | str = "standard",
+    epochs: int,
+    out: str | Path | None = None,
+    resume: bool = False,
+    hardware: Hardware | None = None,
+    seed: int = 0,
+    optimizer: str = "adam",
+    lr: float = 1e-3,
+    lr_schedule: str = "constant",
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+    device: str = "auto",
+    checkpoint_every_s: float = 30.0,
+    config: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """Train a network in place; it ends with the weights of its best epoch, in evaluation mode.
+
+    Args:
+        model: float logits (batch, classes) for inputs (batch, ...).  It is moved to ``device``, and to
+            channels-last memory if it has a ``Conv2d``.
+        loaders: ``.train`` and ``.validation`` (an object, a dict, or a pair) of batches (inputs, int64
+            targets).  A loader with ``.epoch(number)`` gives the order of each epoch itself.  Best is the
+            epoch with the highest validation accuracy (the first of equals); the last without validation.
+        method: an object of ``neurosim.training.METHODS``, a :class:`Method` of your own, or a name.
+        epochs: how often to read the training data.
+        out: the run's folder; None keeps everything in memory.  Holds ``training.toml`` (these settings),
+            ``config.toml`` (``config``, if given), ``metrics.jsonl`` (a row an epoch, equal bits when
+            repeated), ``timing.jsonl`` (the clock), ``model.safetensors`` (best) and ``checkpoints/``
+            (the last two, with all that resuming needs).
+        resume: go on with the run in ``out``; begin if there is none; return at once if it is finished.
+        hardware: train through sampled chips: step *s* runs on chip *s* of ``Lot(hardware, seed)``.
+        seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
+        optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
+        lr: learning rate.
+        lr_schedule: ``constant``, ``cosine`` or ``paper-step``, see :func:`schedule_from`.
+        weight_decay: as the optimiser understands it.
+        clip_norm: largest l2 norm of the whole gradient; None for no limit.
+        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
+        config: whatever else describes the run, for ``config.toml``.
+        progress: called after every step and every epoch.
+
+    Raises:
+        UsageError: a wrong argument, empty data, a folder that is not ours or holds another run.
+        RunError: the loss is not finite, or a file could not be written or read.
+        KeyboardInterrupt: after a checkpoint, when Ctrl-C was pressed.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
+    >>> result = train(layer, (data, data), epochs=50, lr=0.1)
+    >>> result.best_validation_accuracy, result.passes
+    (1.0, 50.0)
+    """
+    train_source, validation_source = both(loaders)
+    chosen = method_from(method) if isinstance(method, str) else method
+    settings = Settings(
+        method=describe(chosen),
+        epochs=epochs,
+        seed=seed,
+        optimizer=optimizer,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        hardware=None if hardware is None else hardware.model_dump(mode="json"),
+    )
+    check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
+    optimizer_from(
+        optimizer, [nn.Parameter(torch.zeros(()))], lr, weight_decay
+    )  # names are wrong before a folder is made
+    schedule_from(lr_schedule)
+    where = _device(device)
+    _check_model(model)
+    layout = _move(model, where)
+    place: Place = Digital(model)
+    held = (
+        nullcontext(None)
+        if out is None
+        else RunFolder.held(out, dataclasses.asdict(settings), config, resume)
+    )
+    with held as folder, put_off() as interrupt:
+        run = Run(
+            place=place,
+            train=train_source,
+            validation=validation_source,
+            method=chosen,
+            settings=settings,
+            folder=folder,
+            interrupt=interrupt,
+            device=where,
+            layout=layout,
+            every_s=checkpoint_every_s,
+            progress=progress or _silent,
+        )
+        return run.all()
+
+
+def _silent(progress: Progress) -> None:
+    """The progress callback of those who gave none."""
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"expected device 'auto', 'cpu', 'cuda' or 'cuda:N'; got {name!r} ({reason})"
+        ) from error
+    return device
+
+
+def _check_model(model: nn.Module) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UsageError(f"expected a network with parameters to train; {type(model).__name__} has none")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise UsageError(f"expected finite parameters; {name!r} holds NaN or infinity")
+
+
+def _move(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Put the network on its device, convolutions in channels-last; the layout for its inputs."""
+    convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    layout = torch.channels_last if convolutions else torch.contiguous_format
+    model.to(device=device)
+    if convolutions:
+        model.to(memory_format=layout)  # type: ignore[call-overload]
+    return layout

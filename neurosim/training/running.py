@@ -1,0 +1,336 @@
+"""One training while it runs: batches in, gradients from a method, steps, checkpoints, exact resume.
+
+Exact: a run that was killed at any moment and resumed ends with the bits of one that was not, given the
+same device type, thread count and data.  Everything that steers it is in a checkpoint (weights, buffers,
+optimiser state, torch's generator, the epoch's running sums) or a function of seed and step number.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neurosim.errors import RunError, UsageError
+from neurosim.random import Stream, stream
+from neurosim.training.folder import RunFolder, restore
+from neurosim.training.interrupt import Interrupt
+from neurosim.training.method import DrawsFor, Method
+from neurosim.training.optim import optimizer_from, schedule_from
+from neurosim.training.place import Place
+from neurosim.training.settings import Progress, Settings, TrainResult
+from neurosim.training.sources import Batch, Source
+
+CALIBRATION_BATCHES = 10
+
+
+@dataclass
+class _State:
+    """Where a run stands between two steps: all of a checkpoint that is not a tensor."""
+
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch under way
+    step: int = 0  # steps done in all
+    lr: float = 0.0  # of the last step
+    samples: int = 0  # of the epoch under way
+    sums: dict[str, float] = field(default_factory=dict)  # metric × samples, of the epoch under way
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_accuracy: float | None = None
+    seconds: float = 0.0
+
+
+def draws_for_step(seed: int, step: int) -> DrawsFor:
+    """The streams of one step: "name:effect" -> stream(seed, step, name, effect).
+
+    >>> draws_for_step(7, 3)("fc.weight:attack")
+    Stream(lot=7, chip=3, name='fc.weight', effect='attack')
+    """
+
+    def draw(what: str) -> Stream:
+        name, _, effect = what.rpartition(":")
+        return stream(seed, step, name, effect) if name else stream(seed, step, effect, "training")
+
+    return draw
+
+
+@dataclass
+class Run:
+    """One training, from its first step or from a checkpoint, to its end.  Call :meth:`all` once."""
+
+    place: Place
+    train: Source
+    validation: Source | None
+    method: Method
+    settings: Settings
+    folder: RunFolder | None
+    interrupt: Interrupt
+    device: torch.device
+    layout: torch.memory_format
+    every_s: float
+    progress: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.model = self.place.network
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = optimizer_from(
+            settings.optimizer, self.parameters, settings.lr, settings.weight_decay
+        )
+        self.factor = schedule_from(settings.lr_schedule)
+        self.state = _State()
+        self.best: dict[str, Tensor] = {}
+        self.generators: dict[str, Tensor] = {}  # of a checkpoint within an epoch, until put back
+        self.whole = True  # whether weights, generators and state describe the same moment
+        self.saved = time.monotonic()
+        self.origin = self.saved  # when the run would have begun, had it never stopped
+
+    # the course of things
+
+    def all(self) -> TrainResult:
+        """Train what is left to train, and put the best weights into model and folder."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if not self._resume():
+                self.place.calibrate(self._first_inputs)
+            try:
+                while self.state.epoch < self.settings.epochs:
+                    self._epoch()
+            except KeyboardInterrupt:
+                if self.whole:
+                    self._checkpoint()
+                raise
+        return self._finish()
+
+    def _epoch(self) -> None:
+        state = self.state
+        began, before = time.monotonic(), state.samples
+        torch.manual_seed(_epoch_seed(self.settings.seed, state.epoch))
+        batches = self.train.batches(state.epoch, skip=state.batch)
+        self._put_back_generators()
+        self.model.train()
+        while True:
+            self.whole = False  # reading a batch may draw from torch's generator
+            batch = next(batches, None)
+            if batch is None:
+                break
+            self._step(batch)
+            self._between_steps()
+        if state.batch == 0:
+            raise UsageError("training data: expected at least one batch; got none")
+        self.whole = True
+        row = self._row()
+        self.whole = False
+        seconds = time.monotonic() - began
+        self._close_epoch(row, {"epoch": row["epoch"], "seconds": seconds, "samples": state.samples - before})
+        self.whole = True
+        self._tell({}, row)
+        self.interrupt.check()
+
+    def _step(self, batch: Batch) -> None:
+        state = self.state
+        x, y = self._moved(batch)
+        state.lr = self.settings.lr * self.factor(self._done(), state.epoch / self.settings.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = state.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        draws_for = draws_for_step(self.settings.seed, state.step)
+        with self.place.step(state.step) as network:
+            metrics = self.method.backward(network, x, y, draws_for, self._done())
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{name} became {value} in epoch {state.epoch + 1}, step {state.batch + 1}:"
+                    f" try a learning rate below {state.lr:g}"
+                )
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.optimizer.step()
+        for name, value in metrics.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value * len(x)
+        state.samples += len(x)
+        state.batch += 1
+        state.step += 1
+        self.last = metrics
+
+    def _between_steps(self) -> None:
+        self.whole = True
+        if self.folder is not None and time.monotonic() - self.saved >= self.every_s:
+            self._checkpoint()
+        self._tell(self.last, None)
+        self.interrupt.check()
+
+    def _row(self) -> dict[str, Any]:
+        """The epoch's line: means over its samples, then validation."""
+        state = self.state
+        row: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "lr": state.lr,
+        }
+        row |= {name: total / state.samples for name, total in state.sums.items()}
+        if self.validation is not None:
+            row["validation_loss"], row["validation_accuracy"] = self._validate(self.validation)
+        return row
+
+    def _validate(self, source: Source) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in plain numbers."""
+        count, loss, right = 0, 0.0, 0
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.model.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            for batch in source.batches(0):
+                x, y = self._moved(batch)
+                logits = self.model(x)
+                loss += F.cross_entropy(logits, y, reduction="sum").item()
+                right += int((logits.argmax(-1) == y).sum())
+                count += len(x)
+                self.interrupt.check()
+        self.model.train()
+        if count == 0:
+            raise UsageError("validation data: expected at least one batch; got none")
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the validation loss became {loss} after epoch {self.state.epoch + 1}:"
+                f" try a learning rate below {self.settings.lr:g}"
+            )
+        return loss / count, right / count
+
+    def _close_epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        state = self.state
+        accuracy = row.get("validation_accuracy")
+        better = accuracy is None or state.best_accuracy is None or accuracy > state.best_accuracy
+        if better:
+            self.best = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+            state.best_epoch, state.best_accuracy = row["epoch"], accuracy
+        state.history.append(row)
+        state.epoch, state.batch, state.samples, state.sums = state.epoch + 1, 0, 0, {}
+        if self.folder is not None:
+            self.folder.append_row(row)
+            self.folder.append_timing(timing)
+            if better:
+                self._save_model(self.folder)
+            self._checkpoint()
+
+    def _finish(self) -> TrainResult:
+        state = self.state
+        restore(self._tensors(), self.best, "best weights")
+        self.model.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.folder is not None:
+            self.folder.save_rows(state.history)
+            self._save_model(self.folder)
+        return TrainResult(
+            history=state.history,
+            best_epoch=state.best_epoch,
+            best_validation_accuracy=state.best_accuracy,
+            passes=self.method.passes * state.step,
+            seconds=time.monotonic() - self.origin,
+            path=None if self.folder is None else self.folder.path,
+        )
+
+    # small parts
+
+    def _done(self) -> float:
+        """The fraction of the training that is done; whole epochs only, when their length is unknown."""
+        state, length = self.state, self.train.length
+        return min(1.0, (state.epoch + (state.batch / length if length else 0.0)) / self.settings.epochs)
+
+    def _moved(self, batch: Batch) -> Batch:
+        x, y = (part.to(self.device) for part in batch)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.layout)
+        return x, y
+
+    def _first_inputs(self) -> Tensor:
+        """Inputs of the first training batches, (samples, ...)."""
+        torch.manual_seed(_epoch_seed(self.settings.seed, 0))
+        batches = self.train.batches(0)
+        read = [self._moved(batch)[0] for _, batch in zip(range(CALIBRATION_BATCHES), batches, strict=False)]
+        if not read:
+            raise UsageError("training data: expected at least one batch; got none")
+        return torch.cat(read)
+
+    def _tell(self, metrics: dict[str, float], row: dict[str, Any] | None) -> None:
+        state = self.state
+        epoch = state.epoch if row is not None else state.epoch + 1
+        batch = state.batch if row is None else (self.train.length or 0)
+        self.progress(Progress(epoch, self.settings.epochs, batch, self.train.length, metrics, row))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.model.state_dict().items() if isinstance(value, Tensor)}
+
+    def _save_model(self, folder: RunFolder) -> None:
+        facts = {"epoch": self.state.best_epoch, "validation_accuracy": self.state.best_accuracy}
+        folder.save_model(self.best, facts)
+
+    # checkpoints
+
+    def _checkpoint(self) -> None:
+        """Write all that resuming needs."""
+        if self.folder is None:
+            return
+        self.state.seconds = time.monotonic() - self.origin
+        tensors = {f"model/{name}": tensor for name, tensor in self._tensors().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"place/{name}": tensor for name, tensor in self.place.state().items()}
+        tensors["generator/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.device)
+        for number, parameter in enumerate(self.parameters):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{number}/{key}"] = value
+        self.folder.save_checkpoint(
+            self.state.step, tensors, {**asdict(self.state), "batches": self.train.length}
+        )
+        self.saved = time.monotonic()
+
+    def _resume(self) -> bool:
+        """Go to the newest checkpoint of the folder; False if there is none."""
+        found = None if self.folder is None else self.folder.load_checkpoint()
+        if found is None or self.folder is None:
+            return False
+        tensors, state = found
+        if state.pop("batches") != self.train.length:
+            raise UsageError(f"{self.folder.path} cannot be resumed with training data of another size")
+        self.state = _State(**state)
+        restore(self._tensors(), _below(tensors, "model/"), str(self.folder.path))
+        self.best = {name: tensor.to(self.device) for name, tensor in _below(tensors, "best/").items()}
+        self.place.load_state(_below(tensors, "place/"))
+        for number, parameter in enumerate(self.parameters):
+            for key, value in _below(tensors, f"optimizer/{number}/").items():
+                self.optimizer.state[parameter][key] = value if key == "step" else _like(parameter, value)
+        if self.state.batch > 0:
+            self.generators = _below(tensors, "generator/")
+        self.folder.save_rows(self.state.history)
+        self.origin = time.monotonic() - self.state.seconds
+        return True
+
+    def _put_back_generators(self) -> None:
+        generators, self.generators = self.generators, {}
+        if "cpu" in generators:
+            torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators and self.device.type == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _like(parameter: Tensor, stored: Tensor) -> Tensor:
+    """Optimiser state with its parameter's memory layout (other layouts may round otherwise)."""
+    return torch.empty_like(parameter.detach()).copy_(stored)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """What torch's own generator is seeded with when an epoch begins: for dropout and plain loaders."""
+    high, low = stream(seed, epoch, "torch", "generator").bits(2).tolist()
+    return int(high) << 31 ^ int(low)

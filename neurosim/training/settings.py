@@ -1,0 +1,75 @@
+"""What a training is asked to do, what it tells on the way, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neurosim.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback receives after every step, and after every epoch with its ``row``."""
+
+    epoch: int  # from 1
+    epochs: int
+    batch: int  # done in this epoch
+    batches: int | None  # per epoch, None when unknown
+    metrics: Mapping[str, float]  # of the last step
+    row: Mapping[str, Any] | None = None  # of metrics.jsonl, once the epoch is done
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training went.
+
+    ``history`` holds the rows of ``metrics.jsonl``; ``passes`` the forward-and-backward passes of all
+    steps; ``seconds`` the time spent, earlier sessions of a resumed run included.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    best_validation_accuracy: float | None
+    passes: float
+    seconds: float
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`train` that decide its bits; kept in ``training.toml``."""
+
+    method: dict[str, Any]
+    epochs: int
+    seed: int
+    optimizer: str
+    lr: float
+    lr_schedule: str
+    weight_decay: float
+    clip_norm: float | None
+    hardware: dict[str, Any] | None
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, 1)
+        check_integer("seed", self.seed, None)
+        check_number("lr", self.lr, above=0.0)
+        check_number("weight_decay", self.weight_decay, least=0.0)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, above=0.0)
+
+
+def check_integer(name: str, value: object, least: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        bound = "" if least is None else f" >= {least}"
+        raise UsageError(f"expected {name}, an integer{bound}; got {name}={value!r}")
+
+
+def check_number(name: str, value: object, *, above: float = -math.inf, least: float = -math.inf) -> None:
+    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number <= above or number < least:
+        bound = f" > {above:g}" if above > -math.inf else f" >= {least:g}"
+        raise UsageError(f"expected {name}, a finite number{bound}; got {name}={value!r}")
