@@ -1,0 +1,7 @@
+"""Figures of evaluations.  matplotlib loads when a figure is drawn, not before."""
+
+from __future__ import annotations
+
+from neurosim.report.figure import accuracy_over_time
+
+__all__ = ["accuracy_over_time"]
