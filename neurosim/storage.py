@@ -140,7 +140,8 @@ def save_tensors(
             "data_offsets": [offset, offset + size],
         }
         offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
+    # not ASCII-escaped: "\u00e9" and "\u00E9" would be two spellings, one bit apart, of one name
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))

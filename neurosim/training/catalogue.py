@@ -51,6 +51,5 @@ def describe(method: Method) -> dict[str, Any]:
     """
     names = {kind: name for name, kind in METHODS.items()}
     name = names.get(type(method), f"{type(method).__module__}.{type(method).__qualname__}")
-    if not dataclasses.is_dataclass(method) or isinstance(method, type):
-        return {"name": name}
-    return {"name": name, **dataclasses.asdict(method)}
+    fields: Any = method
+    return {"name": name, **(dataclasses.asdict(fields) if dataclasses.is_dataclass(fields) else {})}
