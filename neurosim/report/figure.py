@@ -29,7 +29,8 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, GREY, PALE = "#1F2430", "#5F6673", "#E4E7EC"
 
 _SIZE = (11.0, 6.2)  # inches: 16 : 9, as a slide
-_TOP, _BOTTOM, _LEFT = 92.0, 62.0, 64.0  # margins in points
+_TOP, _BOTTOM, _LEFT = 92.0, 62.0, 72.0  # margins in points
+_GAP = 8.0  # points between labels
 _FORMATS = ("svg", "png")
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -58,12 +59,13 @@ def accuracy_over_time(
     *,
     path: str | Path,
     digital: Mapping[str, float] | None = None,
-    title: str = "Accuracy across analog chips as they age",
+    title: str | None = None,
 ) -> Path:
     """Draw tables of :func:`neurosim.evaluation.evaluate` side by side; gives ``path`` (.svg or .png).
 
     ``tables`` maps each network's name to its table (columns chip, time_s, accuracy), ``digital`` a name to
-    the network's accuracy off the chip.  Ages are equally spaced, in ascending order.
+    the network's accuracy off the chip; ``title`` should say what the figure shows.  Ages are equally
+    spaced, in ascending order.
 
     Raises :class:`UsageError` for no table or more than six, a table without rows, a ``digital`` name that
     is no table's, accuracies outside [0, 1], or another kind of file; :class:`RunError` if matplotlib is
@@ -90,6 +92,8 @@ def accuracy_over_time(
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=_SIZE, facecolor="white")
         FigureCanvasAgg(figure)
+        if title is None:
+            title = "Accuracy across analog chips" + (" as they age" if len(ages) > 1 else "")
         if len(ages) == 1:
             _draw_one_age(figure, tables, digital or {}, ages[0])
         else:
@@ -105,17 +109,19 @@ def _draw_ages(
     figure: Any, tables: Mapping[str, Table], digital: Mapping[str, float], ages: Sequence[float]
 ) -> None:
     """Ages along x; in each, the networks beside one another; names at the right, where the lines end."""
-    step = 0.64 / len(tables)
+    step = 0.72 / len(tables)
     networks = []
     for number, (name, table) in enumerate(tables.items()):
-        shift = (number - (len(tables) - 1) / 2) * step
+        shift = (number - len(tables) / 2 + 0.22) * step  # the bar stands left in its share, the dots right
         places = {age: index + shift for index, age in enumerate(ages)}
         networks.append(_series(number, name, table, digital, places))
-    labels = [_label(network) for network in networks]
+    labels = [_label(network, f" after {format_durations(ages)[-1]}") for network in networks]
     room = max(_width(line, size) for lines in labels for line, size, _ in lines) + 44
     axes = _axes(figure, right=room)
     for network in networks:
-        _draw_series(axes, network, width=0.40 * step, connect=True)
+        _draw_off_chip(axes, network, -0.5, len(ages) - 0.5)
+        _draw_chips(axes, network, width=0.62 * step)
+        _draw_medians(axes, network)
     axes.set_xlim(-0.5, len(ages) - 0.5)
     axes.set_xticks(range(len(ages)), format_durations(ages))
     axes.set_xlabel("time since the chips were programmed", labelpad=10)
@@ -124,22 +130,31 @@ def _draw_ages(
 
 
 def _draw_one_age(figure: Any, tables: Mapping[str, Table], digital: Mapping[str, float], age: float) -> None:
-    """One age: a place on the x axis for each network, its name and median beside it."""
+    """One age: a place on the x axis for each network, its name below and its numbers beside it."""
     networks = [
-        _series(number, name, table, digital, {age: float(number)})
+        _series(number, name, table, digital, {age: number - 0.22})
         for number, (name, table) in enumerate(tables.items())
     ]
     axes = _axes(figure, right=24)
     for network in networks:
         ((x, (_, median, _)),) = network.percentiles()
-        _draw_series(axes, network, width=0.26, connect=False)
-        axes.annotate(
-            _percent(median), (x + 0.30, median), va="center", color=network.colour, size=17, weight="bold"
-        )
-    axes.set_xlim(-0.6, max(len(networks) - 0.4, 0.6))
+        _draw_off_chip(axes, network, x - 0.12, x + 0.36)
+        _draw_chips(axes, network, width=0.3)
+        _draw_medians(axes, network)
+        for number, (text, size, colour) in enumerate(_label(network, "")[1:]):
+            axes.annotate(
+                text,
+                (x + 0.4, median),
+                (0, 2 - number * (size + 5)),
+                textcoords="offset points",
+                color=colour if number else network.colour,
+                size=(size if number else size + 3) * min(1.0, 4 / (len(networks) + 1)),
+                weight="normal" if number else "bold",
+            )
+    axes.set_xlim(-0.5, max(len(networks) - 0.5, 0.9))
     axes.set_xticks(range(len(networks)), [_short(network.name) for network in networks])
     for tick, network in zip(axes.get_xticklabels(), networks, strict=True):
-        tick.set(color=network.colour, weight="bold")
+        tick.set(color=network.colour, weight="bold", size=16 if len(networks) < 4 else 11)
     axes.set_xlabel(f"{format_durations([age])[0]} after the chips were programmed", labelpad=10)
     _finish_y(axes, networks)
 
@@ -160,37 +175,43 @@ def _axes(figure: Any, right: float) -> Any:
     return axes
 
 
-def _draw_series(axes: Any, network: _Series, width: float, connect: bool) -> None:
-    colour = network.colour
+def _draw_off_chip(axes: Any, network: _Series, left: float, right: float) -> None:
     if network.digital is not None:
-        axes.axhline(network.digital, color=colour, linewidth=1.6, linestyle=(0, (5, 3)), zorder=1.5)
+        ends = [network.digital, network.digital]
+        axes.plot([left, right], ends, color=network.colour, linewidth=1.6, linestyle=(0, (5, 3)), zorder=1.5)
+
+
+def _draw_chips(axes: Any, network: _Series, width: float) -> None:
+    """One dot a chip, right of its place: many are small and pale, few are large and dark."""
     for x, values in network.values.items():
-        # many dots are small and pale, few are large and dark
         crowd = min(1.0, 60 / len(values))
         axes.scatter(
-            x + width * _spread(values),
+            x + width * (0.14 + 0.86 * _spread(values)),
             values,
-            s=10 + 16 * crowd,
-            color=colour,
+            s=9 + 15 * crowd,
+            color=network.colour,
             alpha=0.22 + 0.28 * crowd,
             linewidths=0,
             zorder=2,
         )
-    spans = network.percentiles()
-    if connect:
-        middle = ([x for x, _ in spans], [median for _, (_, median, _) in spans])
-        axes.plot(*middle, color=colour, linewidth=1.6, alpha=0.65, zorder=2.5)
+
+
+def _draw_medians(axes: Any, network: _Series) -> None:
+    """The bar from the 5th to the 95th percentile, the ring at the median, a line from ring to ring."""
+    spans, colour = network.percentiles(), network.colour
+    medians = [median for _, (_, median, _) in spans]
+    axes.plot([x for x, _ in spans], medians, color=colour, linewidth=1.6, alpha=0.65, zorder=1.8)
     for x, (low, median, high) in spans:
-        axes.plot([x, x], [low, high], color="white", linewidth=7.5, solid_capstyle="round", zorder=3)
-        axes.plot([x, x], [low, high], color=colour, linewidth=4.5, solid_capstyle="round", zorder=3.1)
+        axes.plot([x, x], [low, high], color="white", linewidth=6.5, solid_capstyle="round", zorder=3)
+        axes.plot([x, x], [low, high], color=colour, linewidth=4.0, solid_capstyle="round", zorder=3.1)
         axes.plot(
             x,
             median,
             "o",
-            markersize=10.5,
+            markersize=8.5,
             color="white",
             markeredgecolor=colour,
-            markeredgewidth=3,
+            markeredgewidth=2.6,
             zorder=4,
         )
 
@@ -221,25 +242,20 @@ def _write_labels(
     low, high = axes.get_ylim()
     ends = [network.percentiles()[-1] for network in networks]
     wanted = [bottom + (top - bottom) * (median - low) / (high - low) for _, (_, median, _) in ends]
-    heights = [sum(_leading(size) for _, size, _ in lines) for lines in labels]
+    heights = [sum(_leading(size) for _, size, _ in lines) + _GAP for lines in labels]
     middles = _apart(wanted, heights, bottom - 30, top + 16)
     left = 72 * _SIZE[0] * axes.get_position().x1 + 26
     for network, lines, middle, want, tall in zip(networks, labels, middles, wanted, heights, strict=True):
-        figure.add_artist(
-            Line2D(
-                [(left - 22) / (72 * _SIZE[0]), (left - 6) / (72 * _SIZE[0])],
-                [want / height, middle / height],
-                color=network.colour,
-                linewidth=1.6,
-                alpha=0.65,
-            )
-        )
-        y = middle + tall / 2
+        if abs(middle - want) > 10:
+            x = [(left + shift) / (72 * _SIZE[0]) for shift in (-22, -6)]
+            y = [want / height, middle / height]
+            figure.add_artist(Line2D(x, y, color=network.colour, linewidth=1.6, alpha=0.65))
+        baseline = middle + (tall - _GAP) / 2
         for text, size, colour in lines:
-            y -= _leading(size)
+            baseline -= _leading(size)
             figure.text(
                 left / (72 * _SIZE[0]),
-                (y + 0.3 * size) / height,
+                (baseline + 0.3 * size) / height,
                 text,
                 size=size,
                 color=colour,
@@ -247,28 +263,33 @@ def _write_labels(
             )
 
 
-def _label(network: _Series) -> list[tuple[str, float, str]]:
-    """Lines of text with size and colour: the name, its median at the last age, its accuracy off the chip."""
+def _label(network: _Series, when: str) -> list[tuple[str, float, str]]:
+    """Lines of text with size and colour: the name, its last median, its accuracy off the chip."""
     _, (_, median, _) = network.percentiles()[-1]
-    lines = [(_short(network.name), 17.0, network.colour), (f"median {_percent(median)}", 13.0, INK)]
+    lines = [(_short(network.name), 17.0, network.colour), (_percent(median) + when, 13.0, INK)]
     if network.digital is not None:
-        lines.append((f"off chip {_percent(network.digital)}", 13.0, GREY))
+        lines.append((f"{_percent(network.digital)} off chip", 13.0, GREY))
     return lines
 
 
 def _write_title(figure: Any, title: str, reading: str) -> None:
     height = 72 * _SIZE[1]
     x = 22 / (72 * _SIZE[0])
-    heading = textwrap.shorten(_plain(title), 68, placeholder=" ...") or " "
-    figure.text(x, 1 - 38 / height, heading, size=21, weight="bold", color=INK)
-    figure.text(x, 1 - 64 / height, reading, size=12.5, color=GREY)
+    for text, size, below, weight, colour in (
+        (textwrap.shorten(_plain(title), 90, placeholder=" …") or " ", 21.0, 38, "bold", INK),
+        (reading, 12.5, 64, "normal", GREY),
+    ):
+        fits = min(size, size * (72 * _SIZE[0] - 44) / max(_width(text, size, weight), 1.0))
+        figure.text(x, 1 - below / height, text, size=fits, weight=weight, color=colour)
 
 
 def _reading(tables: Mapping[str, Table], digital: Mapping[str, float]) -> str:
     """How to read the figure, in one line."""
     counts = {len(np.unique(table.column("chip"))) for table in tables.values()}
-    chips = f"{counts.pop()} sampled chips" if len(counts) == 1 else "sampled chips"
-    parts = [f"Each dot: one of {chips}", "bar: 5th to 95th percentile", "ring: median"]
+    dot = (
+        f"Each dot: one of {counts.pop()} sampled chips" if len(counts) == 1 else "Each dot: one sampled chip"
+    )
+    parts = [dot, "bar: 5th to 95th percentile", "ring: median"]
     return "  ·  ".join([*parts, *(["dashed: the network off the chip"] if digital else [])])
 
 
@@ -282,18 +303,17 @@ def _series(
 
 
 def _spread(values: Array) -> Array:
-    """Where each dot goes beside its centre, in [-1, 1]: wide where chips are many (a sina plot).
+    """How far each dot stands from its bar, in [0, 1]: far where chips are many (half a sina plot).
 
     Sorted values take the base-2 van der Corput sequence in turn, scaled by a kernel density.
     """
     from scipy.stats import gaussian_kde
 
-    sequence = np.array([int(f"{number:016b}"[::-1], 2) / 2**16 for number in range(1, len(values) + 1)])
-    side = 2 * sequence - 1
+    sequence = np.array([int(f"{number:020b}"[::-1], 2) / 2**20 for number in range(1, len(values) + 1)])
     if len(values) < 3 or values[0] == values[-1]:
-        return side if values[0] == values[-1] and len(values) > 1 else np.zeros(len(values))
+        return sequence
     density = gaussian_kde(values)(values)
-    return side * density / density.max()
+    return sequence * density / density.max()
 
 
 def _apart(wanted: Sequence[float], heights: Sequence[float], bottom: float, top: float) -> list[float]:
@@ -336,12 +356,12 @@ def _span(
     return low, low + tall
 
 
-def _width(text: str, size: float) -> float:
-    """Width of a text in points, in the widest weight used."""
+def _width(text: str, size: float, weight: str = "bold") -> float:
+    """Width of a text in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight="bold")).get_extents().width)
+    return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).get_extents().width)
 
 
 def _leading(size: float) -> float:
