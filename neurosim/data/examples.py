@@ -175,14 +175,12 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
     Validation holds ``round(count * fraction)`` indices; the classes are not stratified.
 
     Raises:
-        UsageError: ``fraction`` is not inside (0, 1) or leaves a part empty.
+        UsageError: ``fraction`` leaves a part empty.
 
     >>> train, validation = split_indices(10, 0.2, seed=0)
     >>> len(train), len(validation), sorted([*train.tolist(), *validation.tolist()]) == list(range(10))
     (8, 2, True)
     """
-    if not 0 < fraction < 1:
-        raise UsageError(f"expected 0 < validation_fraction < 1; got {fraction!r}")
     held = round(count * fraction)
     if not 0 < held < count:
         raise UsageError(f"validation_fraction={fraction!r} of {count} examples leaves a part empty")

@@ -176,7 +176,7 @@ def _fill(url: str, file: FileIO, sha256: str, max_bytes: int, progress: Progres
         if done and response.status == 200:  # the whole file again: this server does not resume
             file.truncate(0)
             file.seek(0)
-            done, digest = 0, hashlib.sha256()
+            done, resumed, digest = 0, 0, hashlib.sha256()
         total = _total_bytes(url, response, done)
         if total is not None and total > max_bytes:
             raise RunError(f"{url} offers {total:,} bytes: expected at most {max_bytes:,}")

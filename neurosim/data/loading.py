@@ -39,17 +39,14 @@ def load(
     >>> len(splits.train), len(splits.validation), len(splits.test)
     (1293, 144, 360)
     """
-    if not 0 < validation_fraction < 1:
+    if not isinstance(validation_fraction, float) or not 0 < validation_fraction < 1:
         raise UsageError(f"expected 0 < validation_fraction < 1; got {validation_fraction!r}")
     return _split(str(name), _read(name, folder), seed, validation_fraction)
 
 
 def _read(name: str | Path, folder: str | Path | None) -> Raw:
     if str(name).endswith(".npz"):
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise UsageError(f"{path} is missing: expected an .npz file in MedMNIST's layout")
-        return read_npz(path)
+        return read_npz(Path(name).expanduser())
     row = catalogue.info(str(name))
     return row.read(Path() if row.embedded else places.require(row, folder))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +40,18 @@ def read_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Raw:
         UsageError: one sentence, for whatever is not as described above.
     """
     path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: expected an .npz file in MedMNIST's layout")
     try:
+        if (size := path.stat().st_size) > max_bytes:
+            raise UsageError(f"{path} has {size:,} bytes: expected at most {max_bytes:,}")
         with zipfile.ZipFile(path) as archive:
             arrays = _read_members(path, archive, max_bytes)
     except UsageError:
         raise
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # whatever zipfile and numpy meet in a damaged or hostile file
         raise UsageError(f"{path} is damaged or not an .npz file ({_one_line(error)})") from error
     return Raw(
         _part(path, arrays, "train"),
@@ -58,6 +61,19 @@ def read_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Raw:
 
 
 def _read_members(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> dict[str, np.ndarray[Any, Any]]:
+    members = _by_key(path, archive)
+    wanted = [*_REQUIRED, *(_OPTIONAL if any(key in members for key in _OPTIONAL) else ())]
+    if missing := [key for key in wanted if key not in members]:
+        held = (", ".join(sorted(members)) or "nothing")[:300]
+        raise UsageError(f"{path} lacks {', '.join(missing)}: expected MedMNIST's layout; it holds {held!r}")
+    total = sum(members[key].file_size for key in wanted)
+    if total > max_bytes:
+        raise UsageError(f"{path} would unpack to {total:,} bytes: expected at most {max_bytes:,}")
+    return {key: _read_array(path, archive, members[key], key) for key in wanted}
+
+
+def _by_key(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by array name: each once, and compressed as NumPy does or not at all."""
     members: dict[str, zipfile.ZipInfo] = {}
     if len(archive.infolist()) > _MAX_MEMBERS:
         raise UsageError(f"{path} has {len(archive.infolist()):,} members: expected at most {_MAX_MEMBERS:,}")
@@ -65,18 +81,10 @@ def _read_members(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> dict[
         key = member.filename.removesuffix(".npy")
         if key in members:
             raise UsageError(f"{path} holds {key!r} twice: expected each array once")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UsageError(f"{path}: {key!r} has compression {member.compress_type}: expected deflate")
         members[key] = member
-    wanted = [*_REQUIRED, *(_OPTIONAL if any(key in members for key in _OPTIONAL) else ())]
-    missing = [key for key in wanted if key not in members]
-    if missing:
-        held = ", ".join(sorted(members)[:10]) or "nothing"
-        raise UsageError(
-            f"{path} lacks {', '.join(missing)}: expected MedMNIST's layout; it holds {held[:300]}"
-        )
-    total = sum(members[key].file_size for key in wanted)
-    if total > max_bytes:
-        raise UsageError(f"{path} would unpack to {total:,} bytes: expected at most {max_bytes:,}")
-    return {key: _read_array(path, archive, members[key], key) for key in wanted}
+    return members
 
 
 def _read_array(
@@ -108,6 +116,8 @@ def _read_array(
 
 
 def _check_type(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if any(size < 1 for size in shape):
+        raise UsageError(f"{path}: {key} has shape {shape}: expected every size to be at least 1")
     if key.endswith("_images"):
         if dtype != "uint8":
             raise UsageError(f"{path}: {key} has type {dtype}: expected uint8")
@@ -127,10 +137,8 @@ def _part(path: Path, arrays: dict[str, np.ndarray[Any, Any]], name: str) -> tup
     import torch
 
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"].reshape(-1)
-    if images.size == 0 or len(images) != len(labels):
-        raise UsageError(
-            f"{path}: {name} has {len(images)} images {images.shape[1:]} and {len(labels)} labels"
-        )
+    if len(images) != len(labels):
+        raise UsageError(f"{path}: {name} has {len(images)} images but {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= _MAX_CLASSES:
         raise UsageError(
             f"{path}: {name}_labels run from {labels.min()} to {labels.max()}: "
