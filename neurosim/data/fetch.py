@@ -214,7 +214,7 @@ def _answer(url: str, offset: int) -> http.client.HTTPResponse:
         error.close()
         if error.code == 416 and offset:
             raise _Stale from error
-        raise _Resumable(f"{url} answered {error.code} {error.reason}") from error
+        raise _Resumable(f"{url} answered {error.code} {_reason(error)}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Resumable(f"cannot reach {url} ({_reason(error)})") from error
     return response
