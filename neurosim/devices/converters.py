@@ -45,7 +45,7 @@ def quantise(values: Tensor, full_scale: float | Tensor, bits: int | None) -> Te
     if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise UsageError(f"expected {MIN_BITS} to {MAX_BITS} bits, or None (ideal); got bits={bits!r}")
     _check_scale(full_scale)
-    return _Quantise.apply(values, full_scale, 2 ** (bits - 1) - 1)  # type: ignore[no-untyped-call]
+    return _Quantise.apply(values, full_scale, 2 ** (bits - 1) - 1)
 
 
 class _Quantise(torch.autograd.Function):
@@ -56,18 +56,21 @@ class _Quantise(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor, full_scale: Any, levels: int) -> Tensor:
         # multiply by reciprocals, not divide: CPU, GPU and fused kernels then agree to the last bit
-        codes = (values * (levels / full_scale)).round_().clamp_(-levels, levels)
+        codes = (values * (levels / full_scale)).round_().clamp(-levels, levels)
         return codes.mul_(full_scale / levels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         values, full_scale, _ = inputs
-        ctx.save_for_backward(values.abs() <= full_scale)
+        # the mask itself is left to backward: inference must not pay for it
+        ctx.number = None if isinstance(full_scale, Tensor) else full_scale
+        ctx.save_for_backward(values, *(() if ctx.number is not None else (full_scale,)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
+        values, *saved = ctx.saved_tensors
+        full_scale = saved[0] if saved else ctx.number
+        return grads[0] * (values.abs() <= full_scale), None, None
 
 
 def calibrate_range(values: Tensor, converter: Converter) -> float:

@@ -18,9 +18,12 @@ from neurosim.devices.problems import problems
 from neurosim.errors import UsageError
 
 if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
     from torch import Tensor
 
     from neurosim.random import Draws
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic keeps its name private
 
 
 def _no_truth_value(value: object) -> object:
@@ -34,19 +37,19 @@ Real = Annotated[float, BeforeValidator(_no_truth_value)]
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 
 
-class _Checked(type(BaseModel)):  # type: ignore[misc]
+class _Checked(ModelMetaclass):
     """Constructing a model by hand raises UsageError, not pydantic's error.
 
     A metaclass call, unlike ``__init__``, is not run again for nested models, whose errors pydantic
     must gather itself.
     """
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:
+    def __call__(self, *args: Any, **values: Any) -> Any:
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
-            sentences = [problem.sentence for problem in problems(error, cls)]  # type: ignore[arg-type]
-            raise UsageError(f"{cls.__name__}: {'; '.join(sentences)}") from error
+            sentences = [problem.sentence for problem in problems(error, self)]  # type: ignore[arg-type]
+            raise UsageError(f"{self.__name__}: {'; '.join(sentences)}") from error
 
 
 class Frozen(BaseModel, metaclass=_Checked):

@@ -273,7 +273,8 @@ def _set(data: dict[str, Any], field: str, value: object) -> None:
 
 def _field_names(kind: str) -> list[str]:
     """Every dotted name of a description whose device is of this kind, tables included."""
-    tables = {"device": DEVICES[kind], "array": Array, "dac": Dac, "adc": Adc, "source": Source}
+    tables: dict[str, type[BaseModel]] = {"array": Array, "dac": Dac, "adc": Adc, "source": Source}
+    tables["device"] = DEVICES[kind]
     inner = [f"{table}.{name}" for table, model in tables.items() for name in model.model_fields]
     return [*Hardware.model_fields, *inner]
 

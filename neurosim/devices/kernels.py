@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from neurosim.philox import log32  # noqa: F401  (compiled into the device kernels)
-from neurosim.random import normal_group
+from neurosim.random import block_words, normal_group
 
 _FAST = {"contract", "nnan", "ninf", "nsz"}
 # adding and subtracting 1.5 * 2^23 rounds a float32 below 2^22 to the nearest integer, ties to even
@@ -41,99 +41,98 @@ def _convert(value, inv_step, limit, scale):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _group(buffer, group, chip, k0, k1):  # type: ignore[no-untyped-def]
-    block = np.uint64(group) * np.uint64(16)
-    low = np.uint32(block & np.uint64(0xFFFFFFFF))
-    high = np.uint32(block >> np.uint64(32))
+    low, high = block_words(group)
     normal_group(buffer, low, high, chip, k0, k1)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _read_inplace(y, n, sigma, inv_step, limit, scale, bias):  # type: ignore[no-untyped-def]
-    for e in range(y.size):
-        y[e] = _convert(y[e] + sigma[e] * n[e], inv_step[e], limit[e], scale[e]) + bias[e]
+# One row of a tile.  Whole contiguous rows, few arrays and a destination apart from the source: LLVM
+# can prove them apart at run time and use vector instructions (0.12 ns an output instead of 1.1; this
+# is why sigma, inv_step and limit are one number a tile, and why rows are sliced before the loop).
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _read_add(y, acc, n, sigma, inv_step, limit, scale):  # type: ignore[no-untyped-def]
-    for e in range(y.size):
-        acc[e] += _convert(y[e] + sigma[e] * n[e], inv_step[e], limit[e], scale[e])
+def _convert_set(y, out, n, sigma, inv_step, limit, scale, bias):  # type: ignore[no-untyped-def]
+    for c in range(y.size):
+        out[c] = _convert(y[c] + sigma * n[c], inv_step, limit, scale[c]) + bias[c]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _noise_inplace(y, n, sigma, scale, bias):  # type: ignore[no-untyped-def]
-    for e in range(y.size):
-        y[e] = (y[e] + sigma[e] * n[e]) * scale[e] + bias[e]
+def _convert_add(y, out, n, sigma, inv_step, limit, scale):  # type: ignore[no-untyped-def]
+    for c in range(y.size):
+        out[c] += _convert(y[c] + sigma * n[c], inv_step, limit, scale[c])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _noise_add(y, acc, n, sigma, scale):  # type: ignore[no-untyped-def]
-    for e in range(y.size):
-        acc[e] += (y[e] + sigma[e] * n[e]) * scale[e]
+def _scale_set(y, out, n, sigma, scale, bias):  # type: ignore[no-untyped-def]
+    for c in range(y.size):
+        out[c] = (y[c] + sigma * n[c]) * scale[c] + bias[c]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _segment(y, acc, n, sigma, inv_step, limit, scale, bias, add, adc):  # type: ignore[no-untyped-def]
-    if adc:
-        if add:
-            _read_add(y, acc, n, sigma, inv_step, limit, scale)
-        else:
-            _read_inplace(y, n, sigma, inv_step, limit, scale, bias)
+def _scale_add(y, out, n, sigma, scale):  # type: ignore[no-untyped-def]
+    for c in range(y.size):
+        out[c] += (y[c] + sigma * n[c]) * scale[c]
+
+
+@njit(inline="always")
+def _row(line, total, n, sigma, inv_step, limit, scale, bias, add, adc):  # type: ignore[no-untyped-def]
+    if adc and add:
+        _convert_add(line, total, n, sigma, inv_step, limit, scale)
+    elif adc:
+        _convert_set(line, total, n, sigma, inv_step, limit, scale, bias)
     elif add:
-        _noise_add(y, acc, n, sigma, scale)
+        _scale_add(line, total, n, sigma, scale)
     else:
-        _noise_inplace(y, n, sigma, scale, bias)
+        _scale_set(line, total, n, sigma, scale, bias)
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
 def read_tile(  # type: ignore[no-untyped-def]
-    y, acc, sigma, inv_step, limit, scale, bias, first, chip, k0, k1, pitch, add, adc, noise
+    y, out, left, right, sigma, inv_step, limit, scale, bias, first, chip, k0, k1, pitch, add, adc, noise
 ):
     """Noise, ADC, scale and sum of one tile's products in one pass over memory.
 
-    With n the white noise of each vector and column (0 unless ``noise``)::
+    The tile owns columns left … right of y.  With n the white noise of each vector and column
+    (0 unless ``noise``)::
 
         t = y + sigma * n
         if adc: t = clip(round(t * inv_step), -limit, limit)
-        add:  acc += t * scale          else:  y = t * scale + bias     (acc is not touched)
+        add:  out += t * scale          else:  out = t * scale + bias
 
-    Shapes: y and acc (vectors, C), contiguous float32; sigma, inv_step, limit, scale and bias (C,).
-    ``first`` is the number of the first vector in the noise stream (k0, k1, chip).
+    Shapes: y and out (vectors, C), contiguous float32, not overlapping; scale and bias (C,).
+    ``first`` is the number of the first vector in the noise stream (k0, k1, chip); ``pitch`` is
+    ``pitch(right - left)``.
     """
-    vectors, columns = y.shape
+    vectors = y.shape[0]
+    columns = right - left
     if columns >= 64:
         per = pitch // 64
         rows = max(1, 16384 // columns)
         for task in prange((vectors + rows - 1) // rows):
-            buffer = np.zeros(64, np.float32)
+            n = np.zeros(pitch, np.float32)
+            gain, shift = scale[left:right], bias[left:right]
             for v in range(task * rows, min(vectors, task * rows + rows)):
-                line = y[v]
-                total = acc[v] if add else line
-                for g in range(per):
-                    a = g * 64
-                    b = min(a + 64, columns)
-                    if noise:
-                        _group(buffer, (first + v) * per + g, chip, k0, k1)
-                    _segment(
-                        line[a:b], total[a:b], buffer, sigma[a:b], inv_step[a:b], limit[a:b],
-                        scale[a:b], bias[a:b], add, adc,
-                    )  # fmt: skip
+                if noise:
+                    for g in range(per):
+                        _group(n[g * 64 : g * 64 + 64], (first + v) * per + g, chip, k0, k1)
+                line, total = y[v][left:right], out[v][left:right]
+                _row(line, total, n, sigma, inv_step, limit, gain, shift, add, adc)
     else:
         per = 64 // pitch  # vectors a group
         begin = first // per
         groups = (first + vectors + per - 1) // per - begin
         chunk = 64
         for task in prange((groups + chunk - 1) // chunk):
-            buffer = np.zeros(64, np.float32)
-            for g in range(task * chunk, min(groups, task * chunk + chunk)):
+            n = np.zeros(64, np.float32)
+            gain, shift = scale[left:right], bias[left:right]
+            for g in range(begin + task * chunk, begin + min(groups, task * chunk + chunk)):
                 if noise:
-                    _group(buffer, begin + g, chip, k0, k1)
-                for k in range(per):
-                    v = (begin + g) * per + k - first
-                    if 0 <= v < vectors:
-                        line = y[v]
-                        total = acc[v] if add else line
-                        n = buffer[k * pitch : k * pitch + columns]
-                        _segment(line, total, n, sigma, inv_step, limit, scale, bias, add, adc)
+                    _group(n, g, chip, k0, k1)
+                for v in range(max(0, g * per - first), min(vectors, (g + 1) * per - first)):
+                    at = (first + v - g * per) * pitch
+                    part = n[at : at + pitch]
+                    line, total = y[v][left:right], out[v][left:right]
+                    _row(line, total, part, sigma, inv_step, limit, gain, shift, add, adc)
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)

@@ -41,7 +41,8 @@ def unknown_field(path: str, known: Iterable[str]) -> str:
 
 def _problem(detail: dict[str, Any], root: type[BaseModel]) -> Problem:
     path, owner = _resolve(detail["loc"], root)
-    return Problem(path, _sentence(detail, path, owner))
+    where = (*path, "kind") if detail["type"] == "union_tag_invalid" else path
+    return Problem(where, _sentence(detail, path, owner))
 
 
 def _resolve(

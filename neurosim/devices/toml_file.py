@@ -41,7 +41,9 @@ def parse(text: str, source: str) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError(f"{source} is not valid TOML: nested too deeply") from error
     except ValueError as error:  # tomllib's own error, or an integer of thousands of digits
-        raise UsageError(f"{source} is not valid TOML: {error}") from error
+        last = text.rstrip("\n").count("\n") + 1
+        reason = str(error).replace("at end of document", f"at line {last}, the end of the file")
+        raise UsageError(f"{source} is not valid TOML: {reason}") from error
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int | None:
