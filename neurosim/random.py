@@ -20,9 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +33,8 @@ from neurosim.errors import UsageError
 _FAST = {"contract", "nnan", "ninf", "nsz"}
 _CHIP_LIMIT = 2**32
 _ZERO = np.uint32(0)
-_U8 = np.uint32(8)
 _TWO_M24 = np.float32(2.0**-24)
+_CHUNK = 256  # groups a task: small enough to balance the threads, large enough to hide the dispatch
 
 
 @njit(inline="always")
@@ -67,40 +66,54 @@ def normal_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
         out[48 + lane] = n3
 
 
-def _filler(group: Any, dtype: Any) -> Callable[..., None]:
-    """A parallel kernel that fills rows (one a chip) from any element offset on."""
-
-    @njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
-    def fill(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
-        count = out.shape[1]
-        first = offset // 64
-        groups = (offset + count + 63) // 64 - first
-        # a few hundred groups a task: small enough to balance, large enough to hide the dispatch
-        chunk = 256
-        tasks = (groups + chunk - 1) // chunk
-        for task in prange(out.shape[0] * tasks):
-            row = task // tasks
-            start = first + (task % tasks) * chunk
-            chip = np.uint32(chips[row])
-            buffer = np.empty(64, dtype)
-            target = out[row]  # contiguous by type, which a slice of the two-dimensional array is not
-            for g in range(start, min(start + chunk, first + groups)):
-                block = np.uint64(g) * np.uint64(16)
-                low = np.uint32(block & np.uint64(0xFFFFFFFF))
-                high = np.uint32(block >> np.uint64(32))
-                begin = g * 64 - offset
-                if begin >= 0 and begin + 64 <= count:
-                    group(target[begin : begin + 64], low, high, chip, k0, k1)
-                else:
-                    group(buffer, low, high, chip, k0, k1)
-                    for e in range(max(0, -begin), min(64, count - begin)):
-                        target[begin + e] = buffer[e]
-
-    return fill  # type: ignore[no-any-return]
+@njit(inline="always")
+def block_words(group):  # type: ignore[no-untyped-def]
+    """(low, high) words of the number of a group's first block."""
+    block = np.uint64(group) * np.uint64(16)
+    return np.uint32(block & np.uint64(0xFFFFFFFF)), np.uint32(block >> np.uint64(32))
 
 
-_fill_bits = _filler(_bits_group, np.uint32)
-_fill_normals = _filler(normal_group, np.float32)
+# The two kernels differ in one call only.  numba caches machine code for module-level functions but
+# not for ones made by a factory, and a second of compilation at every start would be worse than a twin.
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _fill_bits(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
+    count = out.shape[1]
+    first = offset // 64
+    groups = (offset + count + 63) // 64 - first
+    tasks = (groups + _CHUNK - 1) // _CHUNK
+    for task in prange(out.shape[0] * tasks):
+        row = task // tasks
+        start = first + (task % tasks) * _CHUNK
+        buffer = np.empty(64, np.uint32)
+        target = out[row]  # contiguous by type, which a slice of the two-dimensional array is not
+        for g in range(start, min(start + _CHUNK, first + groups)):
+            low, high = block_words(g)
+            begin = g * 64 - offset
+            _bits_group(buffer, low, high, np.uint32(chips[row]), k0, k1)
+            for e in range(max(0, -begin), min(64, count - begin)):
+                target[begin + e] = buffer[e]
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _fill_normals(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
+    count = out.shape[1]
+    first = offset // 64
+    groups = (offset + count + 63) // 64 - first
+    tasks = (groups + _CHUNK - 1) // _CHUNK
+    for task in prange(out.shape[0] * tasks):
+        row = task // tasks
+        start = first + (task % tasks) * _CHUNK
+        buffer = np.empty(64, np.float32)
+        target = out[row]
+        for g in range(start, min(start + _CHUNK, first + groups)):
+            low, high = block_words(g)
+            begin = g * 64 - offset
+            if begin >= 0 and begin + 64 <= count:
+                normal_group(target[begin : begin + 64], low, high, np.uint32(chips[row]), k0, k1)
+            else:
+                normal_group(buffer, low, high, np.uint32(chips[row]), k0, k1)
+                for e in range(max(0, -begin), min(64, count - begin)):
+                    target[begin + e] = buffer[e]
 
 
 def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
