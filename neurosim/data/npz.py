@@ -80,9 +80,11 @@ def _by_key(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for member in archive.infolist():
         key = member.filename.removesuffix(".npy")
         if key in members:
-            raise UsageError(f"{path} holds {key!r} twice: expected each array once")
+            raise UsageError(f"{path} holds {key[:100]!r} twice: expected each array once")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UsageError(f"{path}: {key!r} has compression {member.compress_type}: expected deflate")
+            raise UsageError(
+                f"{path}: {key[:100]!r} has compression {member.compress_type}: expected deflate"
+            )
         members[key] = member
     return members
 
@@ -105,7 +107,8 @@ def _read_array(
         declared = file.tell() + math.prod(shape) * dtype.itemsize
     if declared != member.file_size:
         raise UsageError(
-            f"{path}: {key} claims shape {shape}, which needs {declared:,} bytes; it has {member.file_size:,}"
+            f"{path}: {key} claims shape {_brief(shape)}, which needs {declared:,} bytes; "
+            f"it has {member.file_size:,}"
         )
     with archive.open(member) as file:
         array: np.ndarray[Any, Any] = np.lib.format.read_array(
@@ -117,19 +120,22 @@ def _read_array(
 
 def _check_type(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if any(size < 1 for size in shape):
-        raise UsageError(f"{path}: {key} has shape {shape}: expected every size to be at least 1")
+        raise UsageError(f"{path}: {key} has shape {_brief(shape)}: expected every size to be at least 1")
     if key.endswith("_images"):
         if dtype != "uint8":
-            raise UsageError(f"{path}: {key} has type {dtype}: expected uint8")
+            raise UsageError(f"{path}: {key} has type {_brief(dtype)}: expected uint8")
         if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
             raise UsageError(
-                f"{path}: {key} has shape {shape}: expected (N, H, W) or (N, H, W, C) with C of 1, 3 or 4"
+                f"{path}: {key} has shape {_brief(shape)}: "
+                "expected (N, H, W) or (N, H, W, C) with C of 1, 3 or 4"
             )
         return
     if dtype.kind not in "iu":
-        raise UsageError(f"{path}: {key} has type {dtype}: expected whole numbers")
+        raise UsageError(f"{path}: {key} has type {_brief(dtype)}: expected whole numbers")
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
-        raise UsageError(f"{path}: {key} has shape {shape}: expected (N,) or (N, 1), one class an image")
+        raise UsageError(
+            f"{path}: {key} has shape {_brief(shape)}: expected (N,) or (N, 1), one class an image"
+        )
 
 
 def _part(path: Path, arrays: dict[str, np.ndarray[Any, Any]], name: str) -> tuple[Tensor, Tensor]:
@@ -148,4 +154,10 @@ def _part(path: Path, arrays: dict[str, np.ndarray[Any, Any]], name: str) -> tup
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return _brief(" ".join(str(error).split()), 200)
+
+
+def _brief(value: object, length: int = 80) -> str:
+    """At most ``length`` characters of what a stranger wrote."""
+    text = str(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."

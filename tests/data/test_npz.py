@@ -116,6 +116,7 @@ HUGE = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 28, 28
 OVERFLOW = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**30}, 1, 1), }}"
 NEGATIVE = "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -28, 28), }"
 OBJECTS = "{'descr': '|O', 'fortran_order': False, 'shape': (12, 5, 4), }"
+ENDLESS = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 3000 + "), }"
 DEEP = "{'descr': '|u1', 'shape': " + "(" * 4000 + ")" * 4000 + "}"
 IMAGES = np.zeros((12, 5, 4), np.uint8)
 
@@ -146,6 +147,7 @@ IMAGES = np.zeros((12, 5, 4), np.uint8)
         (replaced(train_images=npy(HUGE, bytes(240))), r"claims shape \(1000000000000, 28, 28\), which"),
         (replaced(train_images=npy(OVERFLOW, bytes(240))), r"claims shape"),
         (replaced(train_images=npy(NEGATIVE, bytes(784))), r"expected every size to be at least 1"),
+        (replaced(train_images=npy(ENDLESS, b"x")), r"has shape \(1, 1, 1, .*\.\.\.: expected \(N, H, W\)"),
         (replaced(train_images=npy(DEEP)), r"damaged or not an .npz file"),
         (replaced(train_images=npy("{[]: 1}")), r"damaged or not an .npz file"),
         (replaced(train_images=npy("__import__('os').abort()")), r"damaged or not an .npz file"),
