@@ -36,7 +36,7 @@ demo: $(STAMP)
 	run train --out $(RUNS)/ordinary --resume; \
 	run train --robust --out $(RUNS)/robust --resume; \
 	run compare $(RUNS)/ordinary $(RUNS)/robust --hardware pcm-joshi-2020 --chips 100 --times 25s,1h,1d,1y,10y --out $(RUNS)/pcm --resume; \
-	run compare $(RUNS)/ordinary $(RUNS)/robust --hardware gaussian --chips 100 --out $(RUNS)/gaussian --resume
+	run compare $(RUNS)/ordinary $(RUNS)/robust --hardware gaussian-mismatch --chips 100 --out $(RUNS)/gaussian --resume
 
 test: $(STAMP)
 	@echo "==> pytest, $(WORKERS) at a time, without the slow tests"

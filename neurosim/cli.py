@@ -1,0 +1,579 @@
+"""The command line: names become objects, results go to stdout, everything else to stderr.
+
+Exit codes: 0 done; 1 it could not be done; 2 wrong use; 3 done, but a bound of ``--require`` was
+missed; 130 interrupted.  Heavy imports stay inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from neurosim import __version__, console
+from neurosim.errors import RunError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from neurosim.data import DataSet
+    from neurosim.devices import Hardware
+    from neurosim.evaluation import Table
+    from neurosim.runs import Config, Evaluation
+
+app = typer.Typer(
+    name="neurosim",
+    help="Put any torch network on analog chips, see how it degrades, and train it so that it does not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+hardware_app = typer.Typer(no_args_is_help=True, help="Chip technologies: list them, show one, check a file.")
+models_app = typer.Typer(no_args_is_help=True, help="The zoo of networks.")
+data_app = typer.Typer(no_args_is_help=True, help="The data sets, and fetching them.")
+app.add_typer(hardware_app, name="hardware")
+app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with the data sets; else NEUROSIM_DATA.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be given again and again."),
+]
+HardwareName = Annotated[
+    str | None, typer.Option("--hardware", metavar="NAME|FILE", help="A preset or a TOML file.")
+]
+Chips = Annotated[int, typer.Option("--chips", help="How many chips of the lot, from chip 0.")]
+Times = Annotated[
+    str | None, typer.Option("--times", metavar="1s,1h,1d,1y", help="Ages at which the chips are read.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the lot: other chips.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the results go.")]
+Bound = Annotated[
+    float | None, typer.Option("--bound", min=0, max=1, help="Accuracy that counts as a good chip (yield).")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders made by neurosim train.")]
+AgainEvaluate = Annotated[
+    bool, typer.Option("--resume", help="Go on after a stop; chips in the ledger are never computed twice.")
+]
+
+
+DEFAULT_HARDWARE = "pcm-joshi-2020"
+DEFAULT_TIMES = "25s,1h,1d,1y"
+REQUIRABLE = ("mean", "mean_low", "std", "p05", "p05_low", "min", "yield", "yield_low")
+
+
+class _Missed(Exception):
+    """A bound of --require was missed: exit code 3."""
+
+
+# ---------------------------------------------------------------- training
+
+
+@app.command()
+def train(
+    robust: Annotated[bool, typer.Option("--robust", help="The paper's method at its settings.")] = False,
+    method: Annotated[str | None, typer.Option("--method", help="standard, noise or adversarial.")] = None,
+    model: Annotated[str, typer.Option("--model", help="See neurosim models list.")] = "mlp",
+    data: Annotated[str, typer.Option("--data", help="See neurosim data list; or an .npz file.")] = "digits",
+    data_dir: DataDir = None,
+    hardware: HardwareName = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Samples a step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Initial weights, order, noise.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, or begin it.")] = False,
+    limit: Limit = None,
+    changes: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network; [bold]--robust[/bold] makes it insensitive to its chip.
+
+    The run folder DIR (by default runs/DATA-MODEL-METHOD) then holds config.toml, model.safetensors and
+    metrics.jsonl. Settings: model.hidden=\\[64,64], method.beta=0.2, train.lr=1e-3, data.seed=1, ...
+    """
+    if robust and method is not None:
+        raise UsageError(f"--robust is a method of its own: leave out --method {method}, or --robust")
+    _import_torch("training")
+    from neurosim import runs
+
+    given = {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr, "train.seed": seed}
+    given["data.limit"] = limit
+    config = runs.new_config(
+        model=model,
+        data=data,
+        method=method or "standard",
+        robust=robust,
+        hardware=None if hardware is None else _hardware(hardware, None),
+        data_dir=data_dir,
+        changes={k: v for k, v in given.items() if v is not None} | runs.parse_changes(changes or []),
+    )
+    folder = out or Path("runs") / _run_name(config, robust)
+    with console.Progress("training", "batches") as progress:
+        result = runs.train_run(
+            config, folder, device=device, data_dir=data_dir, resume=resume, progress=progress.of_training
+        )
+    best = result.history[result.best_epoch - 1]
+    console.emit(
+        {"run": str(folder), "best_epoch": result.best_epoch, "passes": result.passes, "metrics": best}
+        | {"seconds": result.seconds},
+        f"{folder}: {_described(config)}; best of {config.train.epochs} epochs is {result.best_epoch}, "
+        f"validation accuracy {console.percent(result.best_validation_accuracy)} % ({result.seconds:.0f} s)",
+        as_json,
+    )
+
+
+def _run_name(config: Config, robust: bool) -> str:
+    data = Path(config.data.name).stem if config.data.name.endswith(".npz") else config.data.name
+    return f"{data}-{config.model.name}-{'robust' if robust else config.method.name}"
+
+
+def _described(config: Config) -> str:
+    options = config.method.model_dump(exclude={"name"})
+    listed = ", ".join(f"{key} {value:g}" for key, value in options.items())
+    return f"{config.model.name} on {config.data.name}, {config.method.name}" + (
+        f" ({listed})" if listed else ""
+    )
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@app.command()
+def evaluate(
+    runs: Runs,
+    hardware: HardwareName = None,
+    chips: Chips = 100,
+    times: Times = None,
+    seed: Seed = 0,
+    out: Out = None,
+    resume: AgainEvaluate = False,
+    bound: Bound = None,
+    limit: Limit = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option("--require", metavar="'NAME>=X'", help="Exit with 3 if a column misses X at any age."),
+    ] = None,
+    data_dir: DataDir = None,
+    changes: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Put trained networks on sampled chips, age them, and report accuracy across the chips.
+
+    Every chip goes into the RUN's chips.sqlite as it is done; then chips.csv and chips.svg are written.
+    """
+    bounds = [_requirement(text) for text in require or []]
+    study = _study(runs, hardware, chips, times, seed, limit, data_dir, changes)
+    summaries = {label: _summary(found.table, bound) for label, found in study.items()}
+    missed = [sentence for check in bounds for sentence in check(summaries)]
+    files = _write(study, runs, out)
+    value = {**_facts(study, summaries), "missed": missed, "files": files}
+    console.emit(value, f"{_text(study, summaries)}\n\n{_listed(files)}", as_json)
+    if missed:
+        raise _Missed("; ".join(missed))
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    hardware: HardwareName = None,
+    chips: Chips = 100,
+    times: Times = None,
+    seed: Seed = 0,
+    out: Out = None,
+    resume: AgainEvaluate = False,
+    bound: Bound = None,
+    limit: Limit = None,
+    data_dir: DataDir = None,
+    changes: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Put several networks on the same chips and report the paired differences.
+
+    Chips that a RUN's ledger already holds are taken from there.
+    """
+    from neurosim import evaluation
+
+    if len(runs) < 2:
+        raise UsageError("compare needs at least two runs; got one (neurosim evaluate takes one)")
+    study = _study(runs, hardware, chips, times, seed, limit, data_dir, changes)
+    summaries = {label: _summary(found.table, bound) for label, found in study.items()}
+    differences = evaluation.compare({label: found.table for label, found in study.items()})
+    files = _write(study, runs, out)
+    value = {**_facts(study, summaries), "differences": differences.rows(), "files": files}
+    paired = console.readable_differences(differences)
+    heading = "the same chips under each network, differences in points of %"
+    text = f"{_text(study, summaries)}\n\n{heading}\n{paired}\n\n{_listed(files)}"
+    console.emit(value, text, as_json)
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by neurosim train.")],
+    hardware: HardwareName = None,
+    data_dir: DataDir = None,
+    changes: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
+    _import_torch("analog")
+    from neurosim.runs import open_run
+
+    opened = open_run(run)
+    explanation = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir)).explain()
+    console.emit(explanation.to_dict(), str(explanation), as_json)
+
+
+def _study(
+    folders: list[Path],
+    hardware_name: str | None,
+    chips: int,
+    times: str | None,
+    seed: int,
+    limit: int | None,
+    data_dir: Path | None,
+    changes: list[str] | None,
+) -> dict[str, Evaluation]:
+    """Every run on the same chips, by the label it has in tables and figures."""
+    hardware = _hardware(hardware_name, changes)
+    times_s = _times(times, hardware)
+    if chips < 1:
+        raise UsageError(f"expected --chips of at least 1; got {chips}")
+    _import_torch("analog", "evaluation.montecarlo", "evaluation.statistics")
+    from neurosim import runs
+
+    labels = _labels(folders)
+    opened = {label: runs.open_run(folder) for label, folder in labels.items()}
+    study = {}
+    for label, run in opened.items():
+        with console.Progress(f"{label} on {hardware.name}", "chips x ages") as progress:
+            study[label] = runs.evaluate_run(
+                run,
+                hardware,
+                chips=chips,
+                times_s=times_s,
+                seed=seed,
+                limit=limit,
+                data_dir=data_dir,
+                progress=progress.show,
+            )
+    return study
+
+
+def _labels(folders: list[Path]) -> dict[str, Path]:
+    """Each run's folder by a short label: its name, or its path where names are equal."""
+    names = [folder.resolve().name for folder in folders]
+    labels = [n if names.count(n) == 1 else str(f) for n, f in zip(names, folders, strict=True)]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"the run {label} is given twice")
+    return dict(zip(labels, folders, strict=True))
+
+
+def _hardware(name: str | None, changes: list[str] | None) -> Hardware:
+    from neurosim.devices import hardware
+    from neurosim.runs import parse_changes
+
+    return hardware(name or DEFAULT_HARDWARE).with_all(parse_changes(changes or []))
+
+
+def _times(text: str | None, hardware: Hardware) -> list[float]:
+    """The ages asked for; where none are, a few up to a year if the device ages, else none."""
+    from neurosim.evaluation import parse_times
+
+    if text is not None:
+        return parse_times(text)
+    ages = any(effect.acts and "age" in effect.drawn for effect in hardware.device.effects())
+    return parse_times(DEFAULT_TIMES if ages else "0s")
+
+
+def _summary(table: Table, bound: float | None) -> Table:
+    from neurosim.evaluation import summarise
+
+    return summarise(table, bound)
+
+
+def _requirement(text: str) -> Callable[[Mapping[str, Table]], list[str]]:
+    """``accuracy_p05>=0.9`` as a check of summaries: a sentence for each network and age that misses it."""
+    match = re.fullmatch(r"\s*(?:accuracy_)?(\w+)\s*(>=|<=)\s*([0-9.eE+-]+)\s*", text)
+    try:
+        column, sign, bound = match[1], match[2], float(match[3])  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise UsageError(f"cannot read --require {text!r}: expected such as accuracy_p05>=0.9") from None
+    if column not in REQUIRABLE:
+        raise unknown(
+            "column of --require", f"accuracy_{column}", [f"accuracy_{name}" for name in REQUIRABLE]
+        )
+
+    def check(summaries: Mapping[str, Table]) -> list[str]:
+        from neurosim.evaluation import format_duration
+
+        missed = []
+        for label, table in summaries.items():
+            if column not in table.names:
+                raise UsageError(f"--require {text!r} needs --bound, the accuracy that a good chip has")
+            for row in table.rows():
+                value = row[column]
+                if not (value >= bound if sign == ">=" else value <= bound):  # NaN misses too
+                    age = format_duration(row["time_s"])
+                    missed.append(f"{label} at {age}: accuracy_{column} is {value:.4g}, not {sign} {bound:g}")
+        return missed
+
+    return check
+
+
+def _write(study: Mapping[str, Evaluation], folders: list[Path], out: Path | None) -> dict[str, str]:
+    """chips.csv and chips.svg, in the folder of a single run, or beside several."""
+    folder = out or (folders[0] if len(folders) == 1 else folders[0].parent / "-vs-".join(study))
+    tables = {label: found.table for label, found in study.items()}
+    digital = {label: found.digital_accuracy for label, found in study.items()}
+    name = next(iter(study.values())).hardware.name
+    files = {"csv": str(folder / "chips.csv")}
+    _together(tables).to_csv(files["csv"])
+    if importlib.util.find_spec("matplotlib") is None:
+        console.say("no picture: matplotlib is missing (pip install 'neurosim[report]')")
+    else:
+        from neurosim.report import accuracy_over_time
+
+        files["svg"] = str(folder / "chips.svg")
+        title = f"Accuracy across chips of {name}"
+        accuracy_over_time(tables, path=files["svg"], digital=digital, title=title)
+    return files
+
+
+def _together(tables: Mapping[str, Table]) -> Table:
+    """One table with a column that names the network, where there are several."""
+    from neurosim.evaluation import Table
+
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    return Table.from_rows([{"network": label, **row} for label, t in tables.items() for row in t.rows()])
+
+
+def _facts(study: Mapping[str, Evaluation], summaries: Mapping[str, Table]) -> dict[str, Any]:
+    return {
+        "networks": {
+            label: {
+                "hardware": found.hardware.name,
+                "digital_accuracy": found.digital_accuracy,
+                "summary": summaries[label].rows(),
+                "chips": found.table.rows(),
+            }
+            for label, found in study.items()
+        }
+    }
+
+
+def _text(study: Mapping[str, Evaluation], summaries: Mapping[str, Table]) -> str:
+    first = next(iter(study.values()))
+    chips, samples = len(set(first.table.column("chip").tolist())), first.table.column("samples")[0]
+    digital = {label: found.digital_accuracy for label, found in study.items()}
+    title = f"accuracy in % over {chips} chips of {first.hardware.name}, {samples} test samples"
+    return f"{title}\n{console.readable(summaries, digital)}"
+
+
+def _listed(files: Mapping[str, str]) -> str:
+    names = {"csv": "table", "svg": "picture"}
+    return "\n".join(f"{names[kind]}: {path}" for kind, path in files.items())
+
+
+# ---------------------------------------------------------------- what there is
+
+
+@hardware_app.command("list")
+def hardware_list(as_json: Json = False) -> None:
+    """The presets."""
+    from neurosim.devices import hardware, hardware_names
+
+    found = [hardware(name) for name in hardware_names()]
+    rows = [
+        {"name": hw.name, "device": hw.device.kind, "year": hw.source.year, "description": hw.description}
+        for hw in found
+    ]
+    console.emit(rows, console.columns([(hw.name, hw.description) for hw in found]), as_json)
+
+
+@hardware_app.command("show")
+def hardware_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")], changes: Set = None, as_json: Json = False
+) -> None:
+    """One description in full, as TOML: save it, change it, give it to --hardware."""
+    found = _hardware(name, changes)
+    effects = [
+        {"name": e.name, "acts": e.acts, "drawn": e.drawn, "size": e.size} for e in found.device.effects()
+    ]
+    console.emit({**found.model_dump(mode="json"), "effects": effects}, found.to_toml().rstrip(), as_json)
+
+
+@hardware_app.command("check")
+def hardware_check(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: Json = False) -> None:
+    """Read a hardware file; every error at once, each with its line."""
+    from neurosim.devices import hardware
+
+    found = hardware(file)
+    console.emit(
+        {"file": str(file), "name": found.name, "digest": found.digest()},
+        f"{file}: {found.name}, good",
+        as_json,
+    )
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False) -> None:
+    """The networks of the zoo."""
+    from neurosim.models import info, names
+
+    found = [info(name) for name in names()]
+    rows = [{"name": m.name, "summary": m.summary, "paper": m.paper} for m in found]
+    console.emit(rows, console.columns([(m.name, m.summary) for m in found]), as_json)
+
+
+@models_app.command("show")
+def models_show(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False) -> None:
+    """One network: where it comes from, and its layers for 10 classes of 28 x 28 grey images."""
+    from neurosim.models import info
+
+    found = info(name)
+    _import_torch()
+    from neurosim.models import create
+
+    model = create(name, num_classes=10, in_chans=1, image_size=28)
+    parameters = sum(p.numel() for p in model.parameters())
+    value = {"name": name, "summary": found.summary, "paper": found.paper, "parameters": parameters}
+    console.emit(
+        value, f"{name}: {found.summary}\npaper: {found.paper}\nparameters: {parameters}\n{model}", as_json
+    )
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """The data sets, and which of them are on this machine."""
+    from neurosim.data import info, names, places
+
+    def where(row: DataSet) -> str | None:
+        return "embedded" if row.embedded else str(places.find(row, data_dir) or "") or None
+
+    found = [info(name) for name in names()]
+    rows = [
+        {
+            "name": row.name,
+            "summary": row.summary,
+            "licence": row.licence,
+            "source": row.source,
+            "where": where(row),
+        }
+        for row in found
+    ]
+    lines = [(row.name, f"{row.summary} [{where(row) or f'neurosim data get {row.name}'}]") for row in found]
+    console.emit(rows, console.columns(lines), as_json)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME")], data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Fetch a data set from its publisher, unless it is here; a stopped download goes on where it stopped."""
+    from neurosim import data
+
+    with console.Progress(name, "bytes") as progress:
+        folder = data.get(name, data_dir, progress=lambda file, done, total: progress.show(done, total, file))
+    where = "comes with neurosim" if folder is None else str(folder)
+    console.emit(
+        {"name": name, "folder": None if folder is None else str(folder)}, f"{name}: {where}", as_json
+    )
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, what is missing and how to get it."""
+    _import_torch()
+    from neurosim.doctor import examine
+
+    found = examine()
+    lines = [(f"{part}: {name}", str(value)) for part, row in found.items() for name, value in row.items()]
+    console.emit(found, console.columns(lines), as_json)
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """The version of neurosim."""
+    console.emit({"neurosim": __version__}, __version__, as_json)
+
+
+# ---------------------------------------------------------------- in and out
+
+
+def _import_torch(*rooms: str) -> None:
+    """Import what is heavy; Ctrl-C meanwhile would break an import half-way, so it is put off until after."""
+    pressed: list[int] = []
+    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    mine = mine and threading.current_thread() is threading.main_thread()
+    if mine:
+        signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        for name in ("torch", *(f"neurosim.{room}" for room in rooms)):
+            importlib.import_module(name)
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code; a user's mistake is one sentence, never a traceback."""
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments), prog_name="neurosim", standalone_mode=False
+        )
+        sys.stdout.flush()
+        code = code if isinstance(code, int) else 0
+    except BrokenPipeError:  # the reader of our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BaseException as error:
+        code, sentence = _verdict(error)
+        console.say(sentence)
+    if code == 130:
+        console.say(
+            "interrupted: nothing that was finished is lost; the same command with --resume goes on from here"
+        )
+    return code
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code and the sentence for what a user may meet; anything else is a defect and raised again."""
+    if isinstance(error, _Missed):
+        return 3, f"missed: {error}"
+    if isinstance(error, UsageError):
+        return 2, f"error: {error}"
+    if isinstance(error, TyperException):
+        return error.exit_code, f"error: {' '.join(error.format_message().split())}"
+    if isinstance(error, RunError):
+        return 1, f"error: {error}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"error: {where}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return 1, "error: out of memory"
+    raise error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
