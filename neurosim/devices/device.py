@@ -84,13 +84,14 @@ class Device(Frozen, ABC):
 
     kind: str
     g_min_siemens: Real = Field(default=0.0, ge=0.0, le=1.0)
-    g_max_siemens: Real = Field(default=25e-6, gt=0.0, le=1.0)
+    g_max_siemens: Real = Field(default=25e-6, ge=1e-15, le=1.0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Device:
-        if not self.g_min_siemens < self.g_max_siemens:
+        # closer than this, float32 conductances cannot carry a weight in their difference
+        if not self.g_min_siemens < 0.999 * self.g_max_siemens:
             raise ValueError(
-                f"expected g_min_siemens < g_max_siemens; got g_min_siemens={self.g_min_siemens!r}, "
+                f"expected g_min_siemens < 0.999 * g_max_siemens; got g_min_siemens={self.g_min_siemens!r}, "
                 f"g_max_siemens={self.g_max_siemens!r}"
             )
         return self
@@ -108,7 +109,7 @@ class Device(Frozen, ABC):
             right after programming.  Entries may share memory: treat them as read-only.
 
         Raises:
-            UsageError: ``g_target_siemens`` is not a floating-point tensor.
+            UsageError: ``g_target_siemens`` is neither float32 nor float64.
         """
 
     @abstractmethod
@@ -138,9 +139,9 @@ def check_time(time_s: float) -> float:
 
 
 def check_target(g_target_siemens: Tensor) -> None:
-    """UsageError unless the target is a floating-point tensor."""
-    if not g_target_siemens.is_floating_point():
-        raise UsageError(f"expected floating-point conductances; got {g_target_siemens.dtype}")
+    """UsageError unless the target is float32 or float64: in half precision microsiemens underflow."""
+    if str(g_target_siemens.dtype) not in ("torch.float32", "torch.float64"):
+        raise UsageError(f"expected float32 or float64 conductances; got {g_target_siemens.dtype}")
 
 
 def percent(fraction: float) -> str:

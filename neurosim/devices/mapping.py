@@ -15,6 +15,8 @@ from neurosim.devices.hardware import Array
 from neurosim.errors import UsageError
 
 SCALINGS = ("per-layer", "per-column")
+# beyond it, weight per siemens overflows float32
+LARGEST_WEIGHT = 1e22
 
 
 class Mapped(NamedTuple):
@@ -37,12 +39,14 @@ def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer"
             (shape (out, 1, ..., 1)).  It is 1 where every weight is 0.
 
     Returns:
-        Legs of the shape of ``weight``, in siemens, and the scale in units of the weight.  The scale is
-        a calibration constant: no gradient flows through it.  Where w = 0 each leg takes half the
+        Legs of the shape of ``weight``, in siemens, and the scale in units of the weight, float32 or
+        float64 (a half-precision weight is widened: microsiemens underflow in half).  The scale is a
+        calibration constant: no gradient flows through it.  Where w = 0 each leg takes half the
         gradient, so that the pair together passes it on whole.
 
     Raises:
-        UsageError: weight is not floating point, has no axes, or holds NaN or infinite values.
+        UsageError: weight is not floating point, has no axes, or holds NaN, infinity
+            or values beyond 1e22.
 
     >>> from neurosim.devices import Ideal
     >>> pair = to_conductances(torch.tensor([[1.0, -0.5]]), Ideal(), "per-layer")
@@ -50,9 +54,13 @@ def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer"
     ([[25.0, 0.0]], [[0.0, 12.5]], 1.0)
     """
     _check(weight, scaling)
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     scale = _scale(weight.detach(), scaling)
-    if not bool(torch.isfinite(scale).all()):
-        raise UsageError(f"expected finite weights; got NaN or infinity in a weight of shape {_show(weight)}")
+    if not bool((scale <= LARGEST_WEIGHT).all()):  # NaN is not <= anything
+        raise UsageError(
+            f"expected finite weights of at most {LARGEST_WEIGHT:g}; got NaN, infinity or a larger one in a "
+            f"weight of shape {_show(weight)}"
+        )
     span = device.g_max_siemens - device.g_min_siemens
     x = weight / scale
     zero = x.new_zeros(())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Below this fraction of g_max the logarithms of the fits are cut; every clamp of the fits has long
 # been reached there (the last one, of the read noise, at 0.0082), so no value changes.
 _SMALLEST_FRACTION = 1e-7
+
+
+_Coefficient = Annotated[Real, Field(ge=-1.0, le=1.0)]
 
 
 class Pcm(Device):
@@ -63,27 +66,27 @@ class Pcm(Device):
     kind: Literal["pcm"] = "pcm"
 
     # Joshi 2020: σ = 0.26348 + 1.9650 x − 1.1731 x² µS, for devices of g_max 25 µS
-    programming_siemens: tuple[Real, Real, Real] = (0.26348e-6, 1.9650e-6, -1.1731e-6)
-    reference_g_max_siemens: Real = Field(default=25e-6, gt=0.0, le=1.0)
+    programming_siemens: tuple[_Coefficient, _Coefficient, _Coefficient] = (0.26348e-6, 1.9650e-6, -1.1731e-6)
+    reference_g_max_siemens: Real = Field(default=25e-6, ge=1e-15, le=1.0)
     programming_scale: Real = Field(default=1.0, ge=0.0, le=100.0)
 
     # Nandakumar 2019: ν ~ |N(μ, σ)|, μ and σ linear in ln x, clipped
-    drift_mean_slope: Real = -0.0155
-    drift_mean_offset: Real = 0.0244
-    drift_mean_min: Real = Field(default=0.049, ge=0.0)
-    drift_mean_max: Real = Field(default=0.1, ge=0.0)
-    drift_std_slope: Real = -0.0125
-    drift_std_offset: Real = -0.0059
-    drift_std_min: Real = Field(default=0.008, ge=0.0)
-    drift_std_max: Real = Field(default=0.045, ge=0.0)
-    drift_t0_s: Real = Field(default=20.0, gt=0.0)
+    drift_mean_slope: Real = Field(default=-0.0155, ge=-10.0, le=10.0)
+    drift_mean_offset: Real = Field(default=0.0244, ge=-10.0, le=10.0)
+    drift_mean_min: Real = Field(default=0.049, ge=0.0, le=10.0)
+    drift_mean_max: Real = Field(default=0.1, ge=0.0, le=10.0)
+    drift_std_slope: Real = Field(default=-0.0125, ge=-10.0, le=10.0)
+    drift_std_offset: Real = Field(default=-0.0059, ge=-10.0, le=10.0)
+    drift_std_min: Real = Field(default=0.008, ge=0.0, le=10.0)
+    drift_std_max: Real = Field(default=0.045, ge=0.0, le=10.0)
+    drift_t0_s: Real = Field(default=20.0, ge=1e-15, le=1e12)
     drift_scale: Real = Field(default=1.0, ge=0.0, le=100.0)
 
     # Nandakumar 2019: q = min(0.0088 / x^0.65, 0.2), t_r = 250 ns
-    read_coefficient: Real = Field(default=0.0088, ge=0.0)
-    read_power: Real = Field(default=0.65, ge=0.0)
-    read_max: Real = Field(default=0.2, ge=0.0)
-    read_time_s: Real = Field(default=250e-9, gt=0.0)
+    read_coefficient: Real = Field(default=0.0088, ge=0.0, le=10.0)
+    read_power: Real = Field(default=0.65, ge=0.0, le=5.0)
+    read_max: Real = Field(default=0.2, ge=0.0, le=10.0)
+    read_time_s: Real = Field(default=250e-9, ge=1e-15, le=1e12)
     read_scale: Real = Field(default=1.0, ge=0.0, le=100.0)
 
     @model_validator(mode="after")
@@ -144,8 +147,8 @@ class Pcm(Device):
     def read_growth(self, time_s: float) -> float:
         """√ln((T + t_r)/(2 t_r)), T = t + t0, times ``read_scale``: how the 1/f noise grows with age."""
         total = time_s + self.drift_t0_s
-        ratio = (total + self.read_time_s) / (2 * self.read_time_s)
-        return self.read_scale * math.sqrt(max(math.log(ratio), 0.0))
+        log_ratio = math.log(total + self.read_time_s) - math.log(2 * self.read_time_s)
+        return self.read_scale * math.sqrt(max(log_ratio, 0.0))
 
     def effects(self) -> list[Effect]:
         day = 86400.0

@@ -12,6 +12,12 @@ from pydantic import BaseModel, ValidationError
 from neurosim.errors import unknown
 
 _LONGEST_VALUE = 80
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,14 @@ def _sentence(detail: dict[str, Any], path: tuple[str, ...], owner: type[BaseMod
         return str(detail["ctx"]["error"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"expected a table of fields; got {name}={_short(detail['input'])}"
-    text = detail["msg"].replace("Input should be ", "expected ")
-    return f"{text}; got {name}={_short(detail['input'])}"
+    return f"{_expectation(detail)}; got {name}={_short(detail['input'])}"
+
+
+def _expectation(detail: dict[str, Any]) -> str:
+    if detail["type"] in _BOUNDS:
+        bound, words = _BOUNDS[detail["type"]]
+        return f"expected {words} {detail['ctx'][bound]:g}"
+    return str(detail["msg"]).replace("Input should be ", "expected ")
 
 
 def _tags(path: tuple[str, ...], owner: type[BaseModel] | None) -> list[str]:

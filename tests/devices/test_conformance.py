@@ -163,14 +163,22 @@ def test_a_wrong_age_is_refused(device: Device, time_s: float) -> None:
         device.age(state, time_s, draws())
 
 
-def test_integer_targets_are_refused(device: Device) -> None:
-    with pytest.raises(UsageError, match=r"expected floating-point conductances; got torch\.int64"):
-        device.program(torch.ones(3, dtype=torch.int64), draws())
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.bfloat16])
+def test_targets_of_too_little_precision_are_refused(device: Device, dtype: torch.dtype) -> None:
+    with pytest.raises(UsageError, match=rf"expected float32 or float64 conductances; got {dtype}"):
+        device.program(torch.ones(3, dtype=dtype), draws())
+
+
+def test_the_end_of_time_is_finite(device: Device) -> None:
+    state = device.program(targets(device, 100), draws())
+    assert bool(torch.isfinite(device.age(state, 1e308, draws())).all())
 
 
 @pytest.mark.parametrize("kind", sorted(DEVICES))
 def test_wrong_constants_are_refused_by_name(kind: str) -> None:
-    with pytest.raises(UsageError, match=r"expected g_min_siemens < g_max_siemens; got g_min_siemens=2e-05"):
+    with pytest.raises(
+        UsageError, match=r"expected g_min_siemens < 0\.999 \* g_max_siemens; got g_min_siemens=2e-05"
+    ):
         DEVICES[kind](g_min_siemens=2e-5, g_max_siemens=1e-5)
     with pytest.raises(UsageError, match=r"g_max_siemen'?.*did you mean 'g_max_siemens'\?"):
         DEVICES[kind](g_max_siemen=1e-5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -157,7 +159,9 @@ def test_changes_may_come_as_keywords() -> None:
 def test_changes_that_only_hold_together_are_checked_together() -> None:
     chip = hardware("ideal", device__g_min_siemens=30e-6, device__g_max_siemens=40e-6)
     assert chip.device.g_min_siemens == 30e-6
-    with pytest.raises(UsageError, match=r"expected g_min_siemens < g_max_siemens; got g_min_siemens=3e-05"):
+    with pytest.raises(
+        UsageError, match=r"expected g_min_siemens < 0\.999 \* g_max_siemens; got g_min_siemens=3e-05"
+    ):
         hardware("ideal", device__g_min_siemens=30e-6)
 
 
@@ -183,7 +187,7 @@ def test_unknown_fields_get_a_suggestion(field: str, hint: str) -> None:
 @pytest.mark.parametrize(
     "field,value,sentence",
     [
-        ("array.rows", 0, "expected greater than or equal to 1; got array.rows=0"),
+        ("array.rows", 0, "expected at least 1; got array.rows=0"),
         (
             "array.rows",
             1.5,
@@ -196,10 +200,10 @@ def test_unknown_fields_get_a_suggestion(field: str, hint: str) -> None:
         ("array.scaling", "per-row", "expected 'per-layer' or 'per-column'; got array.scaling='per-row'"),
         ("array.output_noise_std", float("nan"), "expected a finite number; got array.output_noise_std=nan"),
         ("array.output_noise_std", "inf", "expected a finite number; got array.output_noise_std='inf'"),
-        ("dac.bits", 1, "expected greater than or equal to 2; got dac.bits=1"),
-        ("adc.bits", 17, "expected less than or equal to 16; got adc.bits=17"),
-        ("adc.percentile", 0, "expected greater than 0; got adc.percentile=0"),
-        ("device.g_max_siemens", -1, "expected greater than 0; got device.g_max_siemens=-1"),
+        ("dac.bits", 1, "expected at least 2; got dac.bits=1"),
+        ("adc.bits", 17, "expected at most 16; got adc.bits=17"),
+        ("adc.percentile", 0, "expected more than 0; got adc.percentile=0"),
+        ("device.g_max_siemens", -1, "expected at least 1e-15; got device.g_max_siemens=-1"),
         ("device.programming_siemens", [1e-6], "field 'device.programming_siemens.1' is missing"),
         ("device.programming_siemens", "[1e-6", "got device.programming_siemens='[1e-6'"),
         ("source.doi", "not a doi", "got source.doi='not a doi'"),
@@ -213,9 +217,7 @@ def test_wrong_values_are_named(field: str, value: object, sentence: str) -> Non
 
 
 def test_constructors_speak_the_same_sentences() -> None:
-    with pytest.raises(
-        UsageError, match=r"^Array: expected greater than or equal to 1; got rows=-3; unknown field"
-    ):
+    with pytest.raises(UsageError, match=r"^Array: expected at least 1; got rows=-3; unknown field"):
         Array(rows=-3, colls=2)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"^Adc: .*got bits=99"):
         Adc(bits=99)
@@ -227,6 +229,15 @@ def test_constructors_speak_the_same_sentences() -> None:
         Hardware(device={})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frozen"):
         Array().rows = 3  # type: ignore[misc]
+
+
+def test_descriptions_are_values() -> None:
+    chip = hardware("pcm-joshi-2020")
+    sent = pickle.loads(pickle.dumps(chip))  # noqa: S301  (our own bytes, as a worker process gets them)
+    for twin in (copy.deepcopy(chip), sent, Hardware(**chip.model_dump())):
+        assert twin == chip
+        assert hash(twin) == hash(chip)
+        assert twin.digest() == chip.digest()
 
 
 # ---- digest ----
@@ -263,7 +274,7 @@ chips = st.builds(
     description=texts,
     compensation=st.sampled_from(["none", "global"]),
     device=st.sampled_from([cls() for cls in DEVICES.values()])
-    | st.builds(Gaussian, relative_std=st.floats(0, 10), g_max_siemens=st.floats(1e-300, 1)),
+    | st.builds(Gaussian, relative_std=st.floats(0, 10), g_max_siemens=st.floats(1e-15, 1)),
     array=st.builds(
         Array,
         rows=st.integers(1, 1_000_000),
@@ -317,9 +328,9 @@ bits = [
     assert lines[0] == f"hardware file {str(path)!r} has 8 errors:"
     assert [line.strip() for line in lines[1:]] == [
         "line 3: unknown field 'compensaton': did you mean 'compensation'?",
-        "line 7: expected greater than 0; got device.g_max_siemens=-1.0",
+        "line 7: expected at least 1e-15; got device.g_max_siemens=-1.0",
         "line 8: unknown field 'device.note': " + lines[3].split(": ", 2)[2],
-        "line 13: expected greater than or equal to 1; got array.rows=0",
+        "line 13: expected at least 1; got array.rows=0",
         "line 14: unknown field 'array.row': did you mean 'array.rows'?",
         "line 15: expected 'per-layer' or 'per-column'; got array.scaling='per-row'",
         "line 16: expected a finite number; got array.output_noise_std=nan",
@@ -335,13 +346,16 @@ bits = [
         ('x = 1\n[device]\nkind = "pmc"', "line 3: unknown device.kind 'pmc': did you mean 'pcm'?"),
         ("device = 3", "line 1: expected a table of fields; got device=3"),
         ('[device]\nkind = "ideal"\n[array]\nrows = true', "line 4: expected a number; got array.rows=True"),
-        ('device.kind = "ideal"\narray.rows = 0', "line 2: expected greater than or equal to 1"),
+        ('device.kind = "ideal"\narray.rows = 0', "line 2: expected at least 1"),
         ('device = {kind = "ideal", g_min = 1}', "line 1: unknown field 'device.g_min'"),
-        ('[device]\nkind = "ideal"\ng_min_siemens = 1e-3', "line 1: expected g_min_siemens < g_max_siemens"),
+        (
+            '[device]\nkind = "ideal"\ng_min_siemens = 1e-3',
+            "line 1: expected g_min_siemens < 0.999 * g_max_siemens",
+        ),
         ('[device]\nkind = "ideal"\n\n[[array]]\nrows = 3', "line 4: expected a table of fields; got array="),
         (
             '"device" = {"kind" = "ideal"}\n["array"]\n"rows" = 0',
-            "line 3: expected greater than or equal to 1",
+            "line 3: expected at least 1",
         ),
         ('[device]\nkind = "ideal"\n[a.b.c]\nd = 1', "line 3: unknown field 'a'"),
     ],

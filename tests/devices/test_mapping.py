@@ -83,13 +83,32 @@ def test_legs_may_carry_leading_axes() -> None:
     torch.testing.assert_close(many, w.expand(3, 4, 5))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_widened(dtype: torch.dtype) -> None:
+    w = torch.randn(4, 5, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
+    pair = to_conductances(w, Ideal(), "per-layer")
+    assert pair.g_plus.dtype == pair.scale.dtype == torch.float32
+    back = to_weights(*pair, Ideal())
+    torch.testing.assert_close(back, w.detach().float(), rtol=1e-6, atol=0)
+    back.sum().backward()
+    torch.testing.assert_close(w.grad, torch.ones_like(w))
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-6, 1e21])
+def test_weights_of_any_size_come_back(magnitude: float) -> None:
+    w = torch.tensor([[1.0, -0.25], [0.0, 0.5]]) * magnitude
+    torch.testing.assert_close(
+        to_weights(*to_conductances(w, Pcm(), "per-layer"), Pcm()), w, rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_weights_that_are_not_finite_are_refused(bad: float, scaling: str) -> None:
     w = torch.ones(2, 3)
     w[1, 2] = bad
     with pytest.raises(
-        UsageError, match=r"expected finite weights; got NaN or infinity in a weight of shape 2x3"
+        UsageError, match=r"expected finite weights of at most 1e\+22; got NaN, .* of shape 2x3"
     ):
         to_conductances(w, Ideal(), scaling)  # type: ignore[arg-type]
 
