@@ -136,12 +136,10 @@ class AdversarialWeights:
             uphill = logits.detach().softmax(-1).sub_(wanted)
             gradients = torch.autograd.grad(logits, place, uphill, allow_unused=True)
             reached = [(d, g) for d, g in zip(delta, gradients, strict=True) if g is not None]
-            moved = [d for d, _ in reached]
-            torch._foreach_add_(
-                moved, torch._foreach_sign([g for _, g in reached]), alpha=self.zeta / self.steps
-            )
-            torch._foreach_clamp_min_(moved, -self.zeta)
-            torch._foreach_clamp_max_(moved, self.zeta)
+            signs = torch._foreach_sign([g for _, g in reached])
+            torch._foreach_add_([d for d, _ in reached], signs, alpha=self.zeta / self.steps)
+            torch._foreach_clamp_min_(delta, -self.zeta)
+            torch._foreach_clamp_max_(delta, self.zeta)
         return dict(zip(names, delta, strict=True))
 
 
