@@ -235,7 +235,7 @@ class Ledger:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                     self._db.execute("ROLLBACK")
                 raise
 
@@ -260,11 +260,13 @@ class Ledger:
                     f"{self.path} is not a neurosim ledger: expected one, or a path where none is yet"
                 ) from error
             raise self._damaged(str(error)) from error
+        except UnicodeDecodeError as error:  # sqlite3 quoting a damaged schema
+            raise self._damaged("its schema is not text") from error
 
     def _close_database(self) -> None:
         if not self.read_only:
             # one plain file again, which a read-only folder can hold; a reader elsewhere may prevent it
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 self._db.execute("PRAGMA busy_timeout = 0")
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
@@ -273,6 +275,7 @@ class Ledger:
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     database = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10.0)
+    database.text_factory = lambda text: text.decode("utf-8", errors="replace")
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from neurosim.errors import UsageError, unknown
+from neurosim.errors import RunError, UsageError, unknown
 from neurosim.storage import atomic_path
 
 Column = npt.NDArray[Any]
@@ -120,7 +120,7 @@ class Table:
             import pyarrow as pa
             from pyarrow import parquet
         except ImportError as error:
-            raise UsageError(
+            raise RunError(
                 "writing Parquet needs pyarrow: install it with pip install 'neurosim[parquet]'"
             ) from error
         with atomic_path(path) as temporary:

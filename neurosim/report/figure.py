@@ -131,6 +131,8 @@ def _draw_ages(
 
 def _draw_one_age(figure: Any, tables: Mapping[str, Table], digital: Mapping[str, float], age: float) -> None:
     """One age: a place on the x axis for each network, its name below and its numbers beside it."""
+    from matplotlib.patheffects import withStroke
+
     networks = [
         _series(number, name, table, digital, {age: number - 0.22})
         for number, (name, table) in enumerate(tables.items())
@@ -150,6 +152,7 @@ def _draw_one_age(figure: Any, tables: Mapping[str, Table], digital: Mapping[str
                 color=colour if number else network.colour,
                 size=(size if number else size + 3) * min(1.0, 4 / (len(networks) + 1)),
                 weight="normal" if number else "bold",
+                path_effects=[withStroke(linewidth=4, foreground="white")],
             )
     axes.set_xlim(-0.5, max(len(networks) - 0.5, 0.9))
     axes.set_xticks(range(len(networks)), [_short(network.name) for network in networks])
