@@ -442,3 +442,10 @@ def test_lines_of_every_statement() -> None:
         (12, ("e",)),
         (13, ("e", "f")),
     ]
+
+
+def test_a_table_is_where_its_own_header_is() -> None:
+    text = "[a.b]\nx = 1\n[a]\ny = 2\n"
+    assert toml_file.line_of(text, ("a",)) == 3
+    assert toml_file.line_of(text, ("a", "z")) == 3
+    assert toml_file.line_of(text, ("a", "b", "x")) == 2
