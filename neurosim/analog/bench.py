@@ -1,0 +1,53 @@
+"""What the crossbars of one deployed network share: which chips are on the bench, and how old they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from neurosim.analog.lot import Chips
+
+
+@dataclass
+class Active:
+    """Chips on the bench.
+
+    Attributes:
+        chips: all that were put on.
+        time_s: their age.
+        part: which of them the present forward pass runs on.
+        linear: probe mode: programmed weights, but no converters and no white noise.
+    """
+
+    chips: Chips
+    time_s: float
+    part: slice
+    linear: bool = False
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Chip numbers of the present forward pass."""
+        return self.chips.numbers[self.part]
+
+
+@dataclass
+class Bench:
+    """Shared by every crossbar of one network; a deep copy of the network gets its own."""
+
+    active: Active | None = None
+    observing: bool = False
+    # does the network treat chips on the batch axis as an ordinary batch? by input signature
+    rides: dict[tuple[object, ...], bool] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def use(self, part: slice, linear: bool = False) -> Iterator[Active]:
+        """Run on some of the chips only."""
+        active = self.active
+        assert active is not None  # only called between Deployed.on and its end
+        before = active.part, active.linear
+        active.part, active.linear = part, linear
+        try:
+            yield active
+        finally:
+            active.part, active.linear = before

@@ -1,0 +1,373 @@
+"""One weight on crossbar tiles: program, age and read it, on every chip that is on the bench.
+
+A crossbar is a pipeline of small stages, each of which maps tensors to tensors:
+DAC → products of each row part → white noise → ADC → gain → sum → bias.  On the CPU and without
+gradients the stages run fused (:mod:`neurosim.devices.kernels`); otherwise as torch operations that
+autograd can follow.  Both give the same numbers, from the same streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurosim.analog.bench import Active, Bench
+from neurosim.analog.operators import Layout, Operator, layout
+from neurosim.devices import Hardware, calibrate_range, quantise, to_conductances
+from neurosim.devices.kernels import pitch, quantise_rows, read_tile
+from neurosim.errors import UsageError
+from neurosim.random import Draws, key_words, stream
+
+
+class ContractError(RuntimeError):
+    """The network does not treat the leading axis as an ordinary batch; caught by ``OnChips``."""
+
+
+@dataclass(frozen=True)
+class Realised:
+    """A weight as chips hold it.
+
+    Attributes:
+        matrix: (chips, columns, rows), (g+ − g−)/(g_max − g_min): between −1 and 1 before noise.
+        gain: (chips, row parts, columns), from matrix products back to units of the layer: weight
+            scale times drift compensation.
+        bias: (chips, columns), or None.
+    """
+
+    matrix: Tensor
+    gain: Tensor
+    bias: Tensor | None
+
+    def part(self, chips: slice) -> Realised:
+        """The same on some of the chips."""
+        bias = None if self.bias is None else self.bias[chips]
+        return Realised(self.matrix[chips], self.gain[chips], bias)
+
+
+@dataclass
+class Ranges:
+    """Full scales of the converters, fixed by calibration.
+
+    Attributes:
+        dac: largest input, in units of the layer's input.
+        adc: (row parts, column tiles), largest product in units of input × full conductance.
+    """
+
+    dac: float
+    adc: Tensor
+
+
+@dataclass
+class Crossbar:
+    """The crossbars behind one layer."""
+
+    name: str
+    hardware: Hardware
+    operator: Operator
+    layout: Layout
+    bench: Bench
+    ranges: Ranges | None = None
+    vectors_read: int = 0
+    _states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _realised: Realised | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, weight: Tensor, groups: int, operator: Operator, hw: Hardware, bench: Bench
+    ) -> Crossbar:
+        """Lay out a weight of shape (columns, …) on tiles."""
+        columns = weight.shape[0]
+        return cls(name, hw, operator, layout(weight[0].numel(), columns, groups, hw.array), bench)
+
+    # ---- the layer's forward ------------------------------------------------------------------
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer returns: ideal off the bench, per chip on it."""
+        active = self.bench.active
+        if active is None:
+            if self.bench.observing:
+                self._observe(x, weight)
+            return self.operator.ideal(x, weight, bias)
+        realised = self._on(active, weight, bias).part(active.part)
+        batch = self.operator.batched(x)
+        chips = len(active.numbers)
+        if batch.shape[0] % chips:
+            raise ContractError(f"{self.name} read {batch.shape[0]} vectors on {chips} chips")
+        if active.linear:
+            return self.operator.restore(self._linear(batch, realised), x)
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.matrix.requires_grad)
+        fused = not needs_grad and x.device.type == "cpu" and x.dtype == torch.float32
+        read = self._read_fused if fused else self._read_torch
+        y = read(self.operator.prepare(batch), realised, active)
+        self.vectors_read += y.shape[0] // chips
+        return self.operator.restore(y, x)
+
+    # ---- program and age ----------------------------------------------------------------------
+
+    def reset(self, keep_states: bool = False) -> None:
+        """Forget what was realised; with ``keep_states`` the programmed devices stay."""
+        self._realised = None
+        self.vectors_read = 0
+        if not keep_states:
+            self._states = {}
+
+    def _on(self, active: Active, weight: Tensor, bias: Tensor | None) -> Realised:
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return self._realise(weight, bias, active, {})  # gradients must reach the present weights
+        if self._realised is None:
+            self._realised = self._realise(weight.detach(), _detached(bias), active, self._states)
+        return self._realised
+
+    def _realise(
+        self, weight: Tensor, bias: Tensor | None, active: Active, states: dict[str, dict[str, Tensor]]
+    ) -> Realised:
+        matrix = weight.reshape(self.layout.columns, self.layout.rows)
+        held, fresh, scale = self._hold(matrix, "weight", self.hardware.array.scaling, active, states)
+        gain = self._compensation(held, fresh) * scale.reshape(-1).to(held.dtype)
+        return Realised(held, gain, self._bias(bias, active, states))
+
+    def _hold(
+        self, weight: Tensor, what: str, scaling: str, active: Active, states: dict[str, dict[str, Tensor]]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Program and age both legs: (now, right after programming or None if never needed, scale)."""
+        device, chips = self.hardware.device, active.chips
+        mapped = to_conductances(weight, device, scaling)  # type: ignore[arg-type]
+        span = device.g_max_siemens - device.g_min_siemens
+        now: list[Tensor] = []
+        fresh: list[Tensor] = []
+        for leg, target in (("+", mapped.g_plus), ("-", mapped.g_minus)):
+            name = f"{self.name}.{what}{leg}"
+            draws = Draws(chips.lot.seed, chips.numbers, name, str(target.device))
+            if name not in states:
+                states[name] = device.program(target, draws)
+            now.append(device.age(states[name], active.time_s, draws))
+            fresh.append(states[name]["g_siemens"])
+        held = (now[0] - now[1]) * (1.0 / span)
+        compensated = self.hardware.compensation == "global" and active.time_s > 0
+        return held, (fresh[0] - fresh[1]) * (1.0 / span) if compensated else None, mapped.scale
+
+    def _compensation(self, held: Tensor, fresh: Tensor | None) -> Tensor:
+        """Global drift compensation, (chips, row parts, columns): one factor a chip and tile.
+
+        α = mean|w(just programmed)| / mean|w(now)| over the devices of a tile, as a periodic readout
+        of the tile's total conductance would measure it (Joshi et al. 2020).  No gradient through α.
+        """
+        parts = self.layout.row_slices
+        gain = held.new_ones(held.shape[0], len(parts), self.layout.columns)
+        if fresh is None:
+            return gain
+        before, after = fresh.detach().abs(), held.detach().abs()
+        for r, rows in enumerate(parts):
+            for left, right in self.layout.col_ranges:
+                reference = before[:, left:right, rows].mean(dim=(1, 2))
+                present = after[:, left:right, rows].mean(dim=(1, 2))
+                factor = torch.where(present > 0, reference / present, torch.ones_like(present))
+                gain[:, r, left:right] = factor[:, None]
+        return gain
+
+    def _bias(
+        self, bias: Tensor | None, active: Active, states: dict[str, dict[str, Tensor]]
+    ) -> Tensor | None:
+        if bias is None:
+            return None
+        if self.hardware.array.bias == "digital":
+            return bias.expand(len(active.chips), -1)
+        held, fresh, scale = self._hold(bias[:, None], "bias", "per-layer", active, states)
+        held = held[..., 0] * scale.to(held.dtype)
+        if fresh is None:
+            return held
+        reference, present = fresh.detach().abs().mean(dim=(1, 2)), held.detach().abs().mean(dim=1) / scale
+        return held * torch.where(present > 0, reference / present, torch.ones_like(present))[:, None]
+
+    # ---- read ---------------------------------------------------------------------------------
+
+    @property
+    def converts(self) -> bool:
+        """Whether products pass a noisy or quantising stage (else gains can be folded into weights)."""
+        return self.hardware.adc.bits is not None or self.hardware.array.output_noise_std > 0
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether a read needs calibrated ranges."""
+        return self.converts or self.hardware.dac.bits is not None
+
+    def _ranges(self) -> Ranges:
+        if self.ranges is None:
+            raise UsageError(
+                f"layer {self.name!r} is not calibrated: converter ranges are fixed once on training data, "
+                "call net.calibrate(inputs) first (or deploy(model, hardware, calibration=inputs))"
+            )
+        return self.ranges
+
+    def _linear(self, x: Tensor, realised: Realised) -> Tensor:
+        """Programmed weights and nothing else: (chips · vectors, columns)."""
+        folded = self._folded(realised)
+        outputs = []
+        for k, items in enumerate(torch.chunk(self.operator.prepare(x), folded.shape[0])):
+            y = self.operator.partial(items, folded[k], slice(0, self.layout.rows))
+            outputs.append(y if realised.bias is None else y + realised.bias[k])
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _folded(self, realised: Realised) -> Tensor:
+        """Weights in units of the layer, (chips, columns, rows)."""
+        parts = self.layout.row_slices
+        if len(parts) == 1:
+            return realised.matrix * realised.gain[:, 0, :, None]
+        return torch.cat(
+            [realised.matrix[:, :, rows] * realised.gain[:, r, :, None] for r, rows in enumerate(parts)],
+            dim=2,
+        )
+
+    def _read_torch(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
+        """Every stage as torch operations; straight-through gradients; any device and type."""
+        hw = self.hardware
+        if hw.dac.bits is not None:
+            x = quantise(x, self._ranges().dac, hw.dac.bits)
+        if not self.converts:
+            return self._linear(x, realised)
+        ranges = self._ranges()
+        outputs = []
+        for k, items in enumerate(torch.chunk(x, len(active.numbers))):
+            total = None
+            for r, rows in enumerate(self.layout.row_slices):
+                y = self.operator.partial(items, realised.matrix[k], rows)
+                y = y + self._white_noise(r, y, active.numbers[k], active) if hw.array.output_noise_std else y
+                if hw.adc.bits is not None:
+                    y = quantise(y, self._by_column(ranges.adc[r]).to(y), hw.adc.bits)
+                y = y * realised.gain[k, r]
+                total = y if total is None else total + y
+            assert total is not None  # a matrix has at least one row part
+            outputs.append(total if realised.bias is None else total + realised.bias[k])
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _by_column(self, per_tile: Tensor) -> Tensor:
+        widths = torch.tensor([right - left for left, right in self.layout.col_ranges])
+        return torch.repeat_interleave(per_tile, widths)
+
+    def _by_column_rows(self, per_tile: Tensor) -> Tensor:
+        return torch.stack([self._by_column(row) for row in per_tile])
+
+    def _effect(self, r: int, c: int, time_s: float) -> str:
+        return f"output-noise[{r},{c}]@{time_s!r}"
+
+    def _white_noise(self, r: int, y: Tensor, chip: int, active: Active) -> Tensor:
+        """White output noise of one row part, (vectors, columns)."""
+        pieces = []
+        for c, (left, right) in enumerate(self.layout.col_ranges):
+            width = pitch(right - left)
+            source = stream(
+                active.chips.lot.seed, chip, f"{self.name}.weight", self._effect(r, c, active.time_s)
+            )
+            n = source.normal((y.shape[0], width), self.vectors_read * width, str(y.device))
+            pieces.append(n[:, : right - left])
+        return torch.cat(pieces, dim=1).to(y) * self._noise_std()
+
+    def _noise_std(self) -> float:
+        return self.hardware.array.output_noise_std * self._ranges().dac
+
+    def _read_fused(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
+        """The same stages, piece by piece while the piece is in cache."""
+        if not self.converts:
+            dac = self.hardware.dac.bits
+            folded_input = x if dac is None else quantise(x, self._ranges().dac, dac)
+            return self._linear(folded_input, realised)
+        per_item = self.operator.vectors_per_item(x)
+        out = torch.empty(x.shape[0] * per_item, self.layout.columns)
+        items = x.shape[0] // len(active.numbers)
+        step = self.operator.items_per_piece(x, self.layout.columns)
+        for k in range(len(active.numbers)):
+            reader = _Reader(self, k, realised, active)
+            for start in range(k * items, (k + 1) * items, step):
+                stop = min(start + step, (k + 1) * items)
+                piece = self._dac(x[start:stop])
+                target = out[start * per_item : stop * per_item]
+                reader.read(piece, target, self.vectors_read + (start - k * items) * per_item)
+        return out
+
+    def _dac(self, x: Tensor) -> Tensor:
+        bits = self.hardware.dac.bits
+        if bits is None:
+            return x
+        levels = 2 ** (bits - 1) - 1
+        out = torch.empty_like(x)
+        full_scale = self._ranges().dac
+        source, target = _flat(x), _flat(out)
+        quantise_rows(
+            source,
+            target,
+            np.float32(levels / full_scale),
+            np.float32(levels),
+            np.float32(full_scale / levels),
+        )
+        return out
+
+    # ---- calibration --------------------------------------------------------------------------
+
+    def _observe(self, x: Tensor, weight: Tensor) -> None:
+        """Fix the ranges from nominal weights and the inputs of one calibration pass."""
+        hw = self.hardware
+        full_scale = calibrate_range(x, hw.dac)
+        items = self.operator.prepare(self.operator.batched(quantise(x, full_scale, hw.dac.bits)))
+        mapped = to_conductances(weight.reshape(self.layout.columns, -1), hw.device, hw.array.scaling)
+        span = hw.device.g_max_siemens - hw.device.g_min_siemens
+        matrix = (mapped.g_plus - mapped.g_minus) / span
+        adc = torch.ones(len(self.layout.row_slices), len(self.layout.col_ranges))
+        if self.converts:
+            for r, rows in enumerate(self.layout.row_slices):
+                y = self.operator.partial(items, matrix, rows)
+                for c, (left, right) in enumerate(self.layout.col_ranges):
+                    adc[r, c] = calibrate_range(y[:, left:right], hw.adc)
+        self.ranges = Ranges(full_scale, adc)
+
+
+class _Reader:
+    """One layer on one chip, ready to read: kernel arguments that do not change between pieces."""
+
+    def __init__(self, crossbar: Crossbar, k: int, realised: Realised, active: Active) -> None:
+        hw, ranges = crossbar.hardware, crossbar._ranges()
+        self.crossbar = crossbar
+        self.matrix = realised.matrix[k]
+        self.chip = np.uint32(active.numbers[k])
+        self.adc = hw.adc.bits is not None
+        self.noise = hw.array.output_noise_std > 0
+        self.sigma = np.float32(crossbar._noise_std())
+        levels = 2 ** (hw.adc.bits - 1) - 1 if hw.adc.bits is not None else 1
+        self.limit = np.float32(levels)
+        steps = crossbar._by_column_rows(ranges.adc / levels) if self.adc else 1.0
+        self.gain = (realised.gain[k] * steps).numpy()
+        self.inv_step = (levels / ranges.adc.double()).float().numpy()
+        bias = torch.zeros(crossbar.layout.columns) if realised.bias is None else realised.bias[k]
+        self.bias = bias.contiguous().numpy()
+        seed, name = active.chips.lot.seed, f"{crossbar.name}.weight"
+        self.keys = {
+            (r, c): tuple(np.uint32(w) for w in key_words(seed, name, crossbar._effect(r, c, active.time_s)))
+            for r in range(len(crossbar.layout.row_slices))
+            for c in range(len(crossbar.layout.col_ranges))
+        }
+
+    def read(self, piece: Tensor, target: Tensor, first: int) -> None:
+        """Read the items of ``piece`` into ``target`` (vectors, columns); ``first`` numbers the vectors."""
+        layout = self.crossbar.layout
+        out = target.numpy()
+        for r, rows in enumerate(layout.row_slices):
+            y = self.crossbar.operator.partial(piece, self.matrix, rows).numpy()
+            for c, (left, right) in enumerate(layout.col_ranges):
+                k0, k1 = self.keys[r, c]
+                read_tile(
+                    y, out, left, right, self.sigma, self.inv_step[r, c], self.limit, self.gain[r], self.bias,
+                    first, self.chip, k0, k1, pitch(right - left), r > 0, self.adc, self.noise,
+                )  # fmt: skip
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """A view of the memory of a dense tensor as two-dimensional rows, whatever its axis order."""
+    if x.is_contiguous():
+        return x.reshape(x.shape[0], -1).numpy()
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1).numpy()
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()

@@ -1,0 +1,369 @@
+"""Turn a network into the same network with its weights on crossbars."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from neurosim.analog.bench import Active, Bench
+from neurosim.analog.crossbar import ContractError, Crossbar, Ranges
+from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of
+from neurosim.analog.layers import LAYERS, CrossbarConv2d, CrossbarLinear
+from neurosim.analog.lot import Chips
+from neurosim.devices import Hardware
+from neurosim.errors import UsageError
+
+# Programmed devices of one weight: two legs, each a conductance and about one more number, the
+# difference, the reference of the compensation, and temporaries while programming.
+_STATE_BYTES_PER_WEIGHT = 4 * 10
+_MEMORY_BUDGET_BYTES = 1 << 30
+# Small activations are cheapest together, large ones one chip at a time (measured, benchmarks/chips.py).
+_ACTIVATION_BUDGET_BYTES = 64 << 20
+
+
+def deploy(model: nn.Module, hardware: Hardware, *, calibration: Tensor | None = None) -> Deployed:
+    """A deep copy of ``model`` whose Linear and Conv2d weights are on crossbars of ``hardware``.
+
+    Same class tree, same ``state_dict`` keys, still trainable.  Outside ``net.on(...)`` it computes
+    exactly what ``model`` does.
+
+    Args:
+        model: any module; other layers stay digital (``net.explain()`` names them).
+        hardware: from :func:`neurosim.hardware`.
+        calibration: inputs on which converter ranges are fixed, as by ``net.calibrate``.
+
+    Raises:
+        UsageError: not a module, not a Hardware, or a weight that holds NaN or infinity.
+
+    >>> import neurosim as ns
+    >>> net = deploy(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), ns.hardware("gaussian-mismatch"))
+    >>> with net.on(ns.Lot(net.hardware, seed=0)[0:16]) as chips:
+    ...     chips(torch.ones(5, 4)).shape
+    torch.Size([16, 5, 2])
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"expected a torch module to deploy; got {type(model).__name__}")
+    if not isinstance(hardware, Hardware):
+        raise UsageError(f"expected a Hardware, from neurosim.hardware(name); got {hardware!r}")
+    if isinstance(model, Deployed):
+        raise UsageError("expected a network that is not deployed yet; deploy the original instead")
+    net = copy.deepcopy(model)
+    bench = Bench()
+    for name, module in list(net.named_modules()):
+        build = LAYERS.get(type(module))
+        if build is not None:
+            _check_finite(name, module)
+            build(name or "root", module, hardware, bench)
+    net.__class__ = type(f"Deployed{type(net).__name__}", (Deployed, type(net)), {})
+    assert isinstance(net, Deployed)
+    net._bench = bench
+    net._hardware = hardware
+    if calibration is not None:
+        net.calibrate(calibration)
+    return net
+
+
+def _check_finite(name: str, module: nn.Module) -> None:
+    for key, parameter in module.named_parameters(recurse=False):
+        if not bool(torch.isfinite(parameter).all()):
+            raise UsageError(
+                f"expected finite weights; got NaN or infinity in {name + '.' if name else ''}{key}"
+            )
+
+
+class Deployed(nn.Module):
+    """What every deployed network can do besides what its own class can.
+
+    Not constructed: :func:`deploy` mixes it into the class of the copied network.
+    """
+
+    _bench: Bench
+    _hardware: Hardware
+
+    @property
+    def hardware(self) -> Hardware:
+        """The hardware this network is deployed on."""
+        return self._hardware
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every converter that needs a range has one."""
+        return all(c.ranges is not None or not c.needs_ranges for c in self._crossbars())
+
+    def calibrate(self, inputs: Tensor) -> None:
+        """Fix the ranges of all converters on data, once, with nominal weights.
+
+        Args:
+            inputs: (samples, …), from the training data: never the data under test.
+
+        Raises:
+            UsageError: empty or non-finite inputs, or chips are on the bench.
+        """
+        if self._bench.active is not None:
+            raise UsageError("expected to calibrate off the bench; leave net.on(...) first")
+        if not isinstance(inputs, Tensor) or inputs.shape[:1].numel() == 0:
+            raise UsageError("expected a tensor of calibration inputs with at least one sample")
+        self._bench.observing = True
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad():
+                self(inputs)
+        finally:
+            self.train(training)
+            self._bench.observing = False
+        missed = [c.name for c in self._crossbars() if c.needs_ranges and c.ranges is None]
+        if missed:
+            raise UsageError(
+                f"the calibration inputs never reached layer {missed[0]!r}: cannot fix its ranges"
+            )
+
+    def calibration_state(self) -> dict[str, Tensor]:
+        """The fixed ranges, by layer: ``<name>.dac`` (scalar) and ``<name>.adc`` (row parts, column tiles)."""
+        state = {}
+        for crossbar in self._crossbars():
+            if crossbar.ranges is not None:
+                state[f"{crossbar.name}.dac"] = torch.tensor(crossbar.ranges.dac, dtype=torch.float64)
+                state[f"{crossbar.name}.adc"] = crossbar.ranges.adc.clone()
+        return state
+
+    def load_calibration_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take ranges saved by :meth:`calibration_state`.
+
+        Raises:
+            UsageError: a layer or shape that this network does not have, or a range that is not positive.
+        """
+        known = {c.name: c for c in self._crossbars()}
+        names = {key.rpartition(".")[0] for key in state}
+        if missing := sorted(names - set(known)):
+            raise UsageError(
+                f"calibration names layer {missing[0]!r}, which is not on a crossbar of this network"
+            )
+        for name in names:
+            crossbar = known[name]
+            dac, adc = state.get(f"{name}.dac"), state.get(f"{name}.adc")
+            shape = (len(crossbar.layout.row_slices), len(crossbar.layout.col_ranges))
+            if dac is None or adc is None or dac.numel() != 1 or tuple(adc.shape) != shape:
+                raise UsageError(
+                    f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"
+                )
+            if not bool((adc > 0).all()) or not float(dac) > 0:
+                raise UsageError(f"calibration of layer {name!r} holds a range that is not above 0")
+            crossbar.ranges = Ranges(float(dac), adc.detach().clone().float())
+
+    @contextlib.contextmanager
+    def on(self, chips: Chips, time_s: float = 0.0) -> Iterator[OnChips]:
+        """Put the network on chips: programmed once, then ``time_s`` seconds old.
+
+        Yields an :class:`OnChips`.  Nothing is redrawn inside; everything is forgotten at the end.
+
+        Raises:
+            UsageError: ``chips`` are not from a lot of this network's hardware; a converter is not
+                calibrated; chips are on the bench already; ``time_s`` is negative or not finite.
+        """
+        self._check_ready(chips)
+        crossbars = self._crossbars()
+        self._bench.active = Active(chips, _time(time_s), slice(0, len(chips)))
+        try:
+            yield OnChips(self, crossbars)
+        finally:
+            self._bench.active = None
+            for crossbar in crossbars:
+                crossbar.reset()
+
+    def _check_ready(self, chips: Chips) -> None:
+        if not isinstance(chips, Chips):
+            raise UsageError(f"expected chips of a lot, such as Lot(hardware)[0:16]; got {chips!r}")
+        if chips.lot.hardware.digest() != self._hardware.digest():
+            raise UsageError(
+                f"the chips are of hardware {chips.lot.hardware.name!r}, the network is deployed on "
+                f"{self._hardware.name!r}: deploy it on the hardware of the lot"
+            )
+        if self._bench.active is not None:
+            raise UsageError("chips are on the bench already: leave the first net.on(...) before the next")
+        for crossbar in self._crossbars():
+            if crossbar.needs_ranges:
+                crossbar._ranges()
+
+    def chip_block(self, inputs: Tensor, budget_bytes: int = _MEMORY_BUDGET_BYTES) -> int:
+        """How many chips to put on at once so that their state and activations stay within memory.
+
+        Few chips when activations are large (more would only leave the cache), many when small.
+        """
+        weights = sum(c.layout.pairs for c in self._crossbars())
+        state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
+        activations = max(1, self._largest_activation_bytes(inputs) * max(1, inputs.shape[0]))
+        return max(1, min(budget_bytes // (state + 4 * activations), _ACTIVATION_BUDGET_BYTES // activations))
+
+    def _largest_activation_bytes(self, inputs: Tensor) -> int:
+        largest = [inputs[:1].numel()]
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            largest.extend(leaf.numel() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+
+        hooks = [m.register_forward_hook(note) for m in self.modules()]
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad(), _off_bench(self._bench):
+                self(inputs[:1])
+        finally:
+            self.train(training)
+            for hook in hooks:
+                hook.remove()
+        return max(largest) * 4
+
+    def explain(self) -> Explanation:
+        """What is on crossbars, what is not, and which effects act when."""
+        layers, digital = [], []
+        for name, module in self.named_modules():
+            if isinstance(module, (CrossbarLinear, CrossbarConv2d)):
+                layers.append(_layer_row(name or "root", module))
+                continue
+            own = sum(p.numel() for p in module.parameters(recurse=False))
+            leaf = next(module.children(), None) is None
+            if own or (leaf and name):
+                digital.append(DigitalRow(name or "root", type(module).__name__, own))
+        return Explanation(
+            self._hardware.name, tuple(layers), tuple(digital), tuple(effects_of(self._hardware))
+        )
+
+    def _crossbars(self) -> list[Crossbar]:
+        return [m.crossbar for m in self.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d))]
+
+
+@contextlib.contextmanager
+def _off_bench(bench: Bench) -> Iterator[None]:
+    active, bench.active = bench.active, None
+    try:
+        yield
+    finally:
+        bench.active = active
+
+
+def _layer_row(name: str, layer: CrossbarLinear | CrossbarConv2d) -> LayerRow:
+    layout = layer.crossbar.layout
+    biases = (
+        layout.columns if layer.bias is not None and layer.crossbar.hardware.array.bias == "device" else 0
+    )
+    kind = next(base.__name__ for base in type(layer).__mro__ if base in LAYERS)
+    return LayerRow(
+        name, kind, tuple(layer.weight.shape), layout.tiles, 2 * (layout.pairs + biases), layout.utilisation
+    )
+
+
+def _time(time_s: float) -> float:
+    try:
+        seconds = float(time_s)
+    except (TypeError, ValueError):
+        seconds = float("nan")
+    if not 0.0 <= seconds < float("inf"):
+        raise UsageError(f"expected an age of 0 seconds or more; got time_s={time_s!r}")
+    return seconds
+
+
+class OnChips:
+    """A network on chips, inside ``with net.on(chips) as on_chips``.
+
+    ``on_chips(x)`` runs a shared batch (batch, …) on every chip and returns (chips, batch, …) for
+    every tensor the network returns.  Chips ride the batch axis when the network treats that axis as
+    an ordinary batch (checked once on two samples); else they run one at a time, with equal numbers.
+    """
+
+    def __init__(self, net: Deployed, crossbars: list[Crossbar]) -> None:
+        self._net = net
+        self._crossbars = crossbars
+
+    @property
+    def chips(self) -> Chips:
+        """The chips that are on."""
+        return self._active.chips
+
+    @property
+    def time_s(self) -> float:
+        """Their age in seconds."""
+        return self._active.time_s
+
+    @property
+    def _active(self) -> Active:
+        active = self._net._bench.active
+        if active is None:
+            raise UsageError("the chips are off the bench: use them inside their with block")
+        return active
+
+    def age(self, time_s: float) -> None:
+        """Move the same programmed chips to another age; white noise starts anew."""
+        self._active.time_s = _time(time_s)
+        for crossbar in self._crossbars:
+            crossbar.reset(keep_states=True)
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """Outputs of every chip for the shared batch ``inputs`` (batch, …)."""
+        count = len(self._active.chips)
+        if count == 1:
+            return pytree.tree_map(lambda y: y.unsqueeze(0), self._net(inputs))
+        if self._rides(inputs):
+            return self._together(inputs, count)
+        return self._one_by_one(inputs, count)
+
+    def _together(self, inputs: Tensor, count: int) -> Any:
+        repeated = inputs.repeat(count, *([1] * (inputs.dim() - 1)))
+        return pytree.tree_map(lambda y: y.reshape(count, -1, *y.shape[1:]), self._net(repeated))
+
+    def _one_by_one(self, inputs: Tensor, count: int) -> Any:
+        before = [crossbar.vectors_read for crossbar in self._crossbars]
+        first = self._active.part.start
+        outputs = []
+        for k in range(first, first + count):
+            for crossbar, vectors in zip(self._crossbars, before, strict=True):
+                crossbar.vectors_read = vectors  # every chip reads the same vectors
+            with self._net._bench.use(slice(k, k + 1), self._active.linear):
+                outputs.append(self._net(inputs))
+        return pytree.tree_map(lambda *ys: torch.stack(ys), *outputs)
+
+    def _rides(self, inputs: Tensor) -> bool:
+        if self._net.training:
+            return False  # batch statistics and dropout would couple the chips
+        rides = self._net._bench.rides
+        signature = (tuple(inputs.shape[1:]), inputs.dtype, inputs.device)
+        if signature not in rides:
+            rides[signature] = self._probe(inputs[:2])
+            if not rides[signature]:
+                warnings.warn(
+                    "this network does not treat axis 0 as an ordinary batch: chips run one at a time",
+                    stacklevel=3,
+                )
+        return rides[signature]
+
+    def _probe(self, inputs: Tensor) -> bool:
+        """Two chips together and one by one, without noise and converters: are the outputs equal?"""
+        before = [crossbar.vectors_read for crossbar in self._crossbars]
+        try:
+            with torch.no_grad(), self._net._bench.use(slice(0, 2), linear=True):
+                apart = self._one_by_one(inputs, 2)
+                together = self._together(inputs, 2)
+        except (ContractError, RuntimeError, ValueError, IndexError):
+            return False
+        finally:
+            for crossbar, vectors in zip(self._crossbars, before, strict=True):
+                crossbar.vectors_read = vectors
+        return _equal(apart, together)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    left, left_spec = pytree.tree_flatten(a)
+    right, right_spec = pytree.tree_flatten(b)
+    if left_spec != right_spec:
+        return False
+    return all(
+        x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) if isinstance(x, Tensor) else x == y
+        for x, y in zip(left, right, strict=True)
+    )

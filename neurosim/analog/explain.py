@@ -1,0 +1,130 @@
+"""What is on crossbars, what is not, and which effects act when: the answer to "did the noise apply?"."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from neurosim.devices import Effect, Hardware
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer on crossbars.
+
+    Attributes:
+        name: of the module.
+        kind: its type.
+        shape: of its weight.
+        tiles: number of tiles.
+        devices: devices in use, both legs of each pair (bias included when devices hold it).
+        utilisation: used fraction of the tiles' pairs.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    tiles: int
+    devices: int
+    utilisation: float
+
+
+@dataclass(frozen=True)
+class DigitalRow:
+    """One module that stays digital; ``parameters`` counts the numbers it holds."""
+
+    name: str
+    kind: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Tables for people (``str``) and programs (``to_dict``)."""
+
+    hardware: str
+    layers: tuple[LayerRow, ...]
+    digital: tuple[DigitalRow, ...]
+    effects: tuple[Effect, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain lists and dictionaries, ready for JSON."""
+        return {
+            "hardware": self.hardware,
+            "layers": [asdict(row) for row in self.layers],
+            "digital": [asdict(row) for row in self.digital],
+            "effects": [asdict(row) for row in self.effects],
+        }
+
+    def __str__(self) -> str:
+        parts = [f"On crossbars of {self.hardware!r}:", _layer_table(self.layers)]
+        parts += ["", "Effects:", _effect_table(self.effects)]
+        held = [row for row in self.digital if row.parameters]
+        rest = [row for row in self.digital if not row.parameters]
+        parts += ["", "Digital, with parameters of their own:", _names(held)]
+        parts += ["Digital, without parameters:", _names(rest)]
+        return "\n".join(parts)
+
+
+def effects_of(hardware: Hardware) -> list[Effect]:
+    """Every effect the hardware knows, in the order in which a signal meets it."""
+    converters = []
+    for name, bits in (("DAC quantisation", hardware.dac.bits), ("ADC quantisation", hardware.adc.bits)):
+        size = f"{bits} bits, range fixed by calibration" if bits is not None else "ideal"
+        converters.append(Effect(name, bits is not None, "per read" if bits is not None else "-", size))
+    std = hardware.array.output_noise_std
+    noise = Effect(
+        "white output noise", std > 0, "per read" if std > 0 else "-",
+        f"{std:g} of one fully-on device at full input, per product and tile, before the ADC",
+    )  # fmt: skip
+    compensated = hardware.compensation == "global"
+    compensation = Effect(
+        "global drift compensation",
+        compensated,
+        "once per chip and age" if compensated else "-",
+        "one factor a tile" if compensated else "off",
+    )
+    wires = Effect("wire resistance (IR drop)", False, "-", "not modelled")
+    return [converters[0], *hardware.device.effects(), wires, noise, converters[1], compensation]
+
+
+def _layer_table(rows: tuple[LayerRow, ...]) -> str:
+    if not rows:
+        return "  (nothing)"
+    cells = [("layer", "type", "weight", "tiles", "devices", "used")]
+    for row in rows:
+        shape = "x".join(str(n) for n in row.shape)
+        cells.append(
+            (
+                row.name,
+                row.kind,
+                shape,
+                f"{row.tiles:,}",
+                f"{row.devices:,}",
+                f"{100 * row.utilisation:.1f} %",
+            )
+        )
+    total = ("total", "", "", f"{sum(r.tiles for r in rows):,}", f"{sum(r.devices for r in rows):,}", "")
+    return _aligned([*cells, total])
+
+
+def _effect_table(effects: tuple[Effect, ...]) -> str:
+    rows = [("effect", "acts", "drawn", "size")]
+    rows += [(e.name, "yes" if e.acts else "no", e.drawn, e.size) for e in effects]
+    return _aligned(rows)
+
+
+def _names(rows: list[DigitalRow]) -> str:
+    if not rows:
+        return "  (none)"
+    return "\n".join(
+        f"  {row.name} ({row.kind}{f', {row.parameters:,} parameters' if row.parameters else ''})"
+        for row in rows
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join(lines)
