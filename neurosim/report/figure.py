@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def accuracy_over_time(
             _draw_ages(figure, tables, digital or {}, ages)
         _write_title(figure, title, _reading(tables, digital or {}))
         metadata = {"Title": _plain(title), "Creator": "neurosim", "Date": None} if kind == "svg" else None
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
             figure.savefig(temporary, format=kind, metadata=metadata)
     return path
 
@@ -116,6 +118,8 @@ def _draw_ages(
         places = {age: index + shift for index, age in enumerate(ages)}
         networks.append(_series(number, name, table, digital, places))
     labels = [_label(network, f" after {format_durations(ages)[-1]}") for network in networks]
+    if len(labels) > 4:  # there is no room for what is off the chip; its line is there
+        labels = [lines[:2] for lines in labels]
     room = max(_width(line, size) for lines in labels for line, size, _ in lines) + 44
     axes = _axes(figure, right=room)
     for network in networks:
@@ -364,6 +368,8 @@ def _width(text: str, size: float, weight: str = "bold") -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
+    if not text.strip():
+        return 0.0
     return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).get_extents().width)
 
 
@@ -381,7 +387,7 @@ def _plain(text: str) -> str:
 
 
 def _short(name: str) -> str:
-    name = _plain(name)
+    name = _plain(name) or "(no name)"
     return name if len(name) <= 22 else name[:21] + "…"
 
 
