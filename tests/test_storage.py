@@ -170,7 +170,11 @@ def test_a_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
 ROWS = st.lists(
     st.dictionaries(
         st.text(max_size=5),
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
         max_size=4,
     ),
     max_size=5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -314,31 +315,45 @@ def test_off_the_main_thread(tmp_path: Path, whole: Any) -> None:
     assert results(tmp_path) == whole["standard"]
 
 
-def kill_until_done(out: Path, method: str, kills: int, seed: int) -> int:
-    """Start the worker, kill -9 it at a random moment, again and again; the last start may finish."""
+def kill_until_done(folder: Path, method: str, kills: int, seed: int) -> int:
+    """One run undisturbed in ``whole``, one in ``parts`` killed -9 at random moments; how often it died.
+
+    Both in forked processes, where torch takes other convolution kernels than in a fresh one.
+    """
     chance = random.Random(seed)
-    done = 0
+    died = 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(worker.__file__)), str(out), method, "--slow"]
-    for _ in range(kills):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            assert process.stdout is not None
-            for _ in range(chance.randint(1, max(2, STEPS // kills))):  # let it get somewhere
-                process.stdout.readline()
-            time.sleep(chance.random() * 0.03)  # anywhere within a step or a checkpoint
-            process.kill()
-        done += process.returncode == -signal.SIGKILL
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-    return done
+    command = [sys.executable, str(Path(worker.__file__))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        for kill in [False, *[True] * kills, False]:
+            print(folder / ("parts" if died or kill else "whole"), method, file=server.stdin, flush=True)
+            child, line = int(server.stdout.readline()), ""
+            if kill:
+                for _ in range(chance.randint(0, max(2, STEPS // kills))):  # let it get somewhere
+                    line = server.stdout.readline()
+                time.sleep(chance.random() * 0.03)  # anywhere within a step or a checkpoint
+                with contextlib.suppress(ProcessLookupError):  # it had ended
+                    os.kill(child, signal.SIGKILL)
+            while not line.startswith("ended"):
+                line = server.stdout.readline()
+            assert line in ("ended 0\n", f"ended {int(signal.SIGKILL)}\n")
+            died += line != "ended 0\n"
+        server.stdin.close()
+    return died
 
 
-def test_killed_six_times(tmp_path: Path, whole: Any) -> None:
-    assert kill_until_done(tmp_path, "adversarial", kills=6, seed=1) >= 4
-    assert results(tmp_path) == whole["adversarial"]
+def test_killed_six_times(tmp_path: Path) -> None:
+    assert kill_until_done(tmp_path, "adversarial", kills=6, seed=1) >= 3
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", worker.METHODS)
-def test_killed_twenty_times(tmp_path: Path, whole: Any, method: str) -> None:
-    assert kill_until_done(tmp_path, method, kills=20, seed=2) >= 12
-    assert results(tmp_path) == whole[method]
+def test_killed_twenty_times(tmp_path: Path, method: str) -> None:
+    assert kill_until_done(tmp_path, method, kills=20, seed=2) >= 10
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")

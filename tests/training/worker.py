@@ -1,7 +1,12 @@
-"""A small run in a process of its own, to be killed: ``python worker.py FOLDER [method] [--slow]``."""
+"""A small run in a process of its own, to be killed.
+
+``python worker.py`` imports torch once, then forks a run for each line ``FOLDER METHOD`` of its input.
+A run writes its process id, a line a step, and ``done``.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -60,25 +65,27 @@ OPTIONS = {
 }
 
 
-def main() -> None:
+def slow_run(out: str, method: str) -> None:
     torch.set_num_threads(1)
-    slow = "--slow" in sys.argv
 
     def tell(progress: Progress) -> None:
         print("step", flush=True)
-        if slow:
-            time.sleep(0.01)
+        time.sleep(0.01)
 
-    train(
-        network(),
-        loaders(),
-        method=METHODS[sys.argv[2]],
-        out=sys.argv[1],
-        resume=True,
-        progress=tell,
-        **OPTIONS,
-    )
+    train(network(), loaders(), method=METHODS[method], out=out, resume=True, progress=tell, **OPTIONS)
     print("done", flush=True)
+
+
+def main() -> None:
+    """Serve; the parent itself never computes, so that its children may."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            print(os.getpid(), flush=True)
+            slow_run(*line.split())
+            os._exit(0)
+        print(f"ended {os.waitpid(child, 0)[1]}", flush=True)
 
 
 if __name__ == "__main__":
