@@ -16,6 +16,8 @@ from neurosim.analog import Deployed
 from neurosim.evaluation.passes import Passes
 from neurosim.storage import sha256_tensors
 
+_KNOWN = ("builtins", "neurosim", "torch")
+
 
 def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, Any]]:
     """The ledger's key of an evaluation, and its description.
@@ -26,10 +28,9 @@ def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, A
     its number of threads.
     """
     tensors = dict([*net.named_parameters(), *net.named_buffers()])
-    numbers = net.hardware.model_dump(mode="json", exclude={"name", "description", "source"})
     decides = {
         "network": sha256_tensors(tensors, {"structure": _structure(net)}),
-        "hardware": hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest(),
+        "hardware": net.hardware.digest(),
         "calibration": sha256_tensors(net.calibration_state()),
         "data": data.digest(),
         "samples": data.samples,
@@ -50,16 +51,17 @@ def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, A
 def _structure(net: nn.Module) -> str:
     """What the network computes beside its tensors, as text: each module, its settings, its source.
 
-    A module from outside torch and neurosim may compute anything in ``forward``: so its class's source
-    counts too, and its attributes that are plain values.
+    A module from outside torch and neurosim may compute anything in ``forward``: so the source of its
+    classes counts too, and its attributes that are plain values.
     """
     described = []
     for name, module in net.named_modules():
-        kind = type(module)
-        entry: list[Any] = [name, kind.__qualname__, module.extra_repr()]
-        if kind.__module__.split(".")[0] not in ("torch", "neurosim"):
+        kinds = [kind for kind in type(module).__mro__ if kind.__module__.split(".")[0] not in _KNOWN]
+        entry: list[Any] = [name, type(module).__qualname__, module.extra_repr()]
+        for kind in kinds:
             with contextlib.suppress(OSError, TypeError):  # made at a prompt: no source to read
                 entry.append(inspect.getsource(kind))
+        if kinds:
             values = {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str)}
             values.pop("training", None)
             entry.append(values)

@@ -19,6 +19,10 @@ class Passes:
     """A loader, read in order as often as needed; every batch checked, every pass equal to the first."""
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
+        if not isinstance(loader, Iterable):
+            raise UsageError(
+                f"cannot read data from {type(loader).__name__}: expected batches (x, y), such as a list of them"
+            )
         self._loader = loader
         self.device = device
         self._targets: list[Tensor] = []
