@@ -51,5 +51,7 @@ def describe(method: Method) -> dict[str, Any]:
     """
     names = {kind: name for name, kind in METHODS.items()}
     name = names.get(type(method), f"{type(method).__module__}.{type(method).__qualname__}")
-    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
+    fields: tuple[dataclasses.Field[Any], ...] = (
+        dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
+    )
     return {"name": name, **{field.name: getattr(method, field.name) for field in fields}}

@@ -13,12 +13,12 @@ from torch import nn
 
 from neurosim.errors import UsageError
 from neurosim.training.catalogue import describe, method_from
-from neurosim.training.folder import RunFolder
+from neurosim.training.folder import RunFolder, restore
 from neurosim.training.interrupt import put_off
 from neurosim.training.method import Method
 from neurosim.training.optim import optimizer_from, schedule_from
-from neurosim.training.place import Digital, Place
-from neurosim.training.running import Run
+from neurosim.training.place import Digital, Place, ThroughChips
+from neurosim.training.running import Run, tensors_of
 from neurosim.training.settings import Progress, Settings, TrainResult, check_number
 from neurosim.training.sources import both
 
@@ -61,7 +61,8 @@ def train(
             repeated), ``timing.jsonl`` (the clock), ``model.safetensors`` (best) and ``checkpoints/``
             (the last two, with all that resuming needs).
         resume: go on with the run in ``out``; begin if there is none; return at once if it is finished.
-        hardware: train through sampled chips: step *s* runs on chip *s* of ``Lot(hardware, seed)``.
+        hardware: train through sampled chips: step *s* runs on chip *s* of ``Lot(hardware, seed)``,
+            validation in plain numbers.  Converter ranges are fixed anew before each epoch.
         seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
         optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
         lr: learning rate.
@@ -105,7 +106,7 @@ def train(
     where = _device(device)
     _check_model(model)
     layout = _move(model, where)
-    place: Place = Digital(model)
+    place: Place = Digital(model) if hardware is None else ThroughChips(model, hardware, seed)
     held = (
         nullcontext(None)
         if out is None
@@ -125,7 +126,11 @@ def train(
             every_s=checkpoint_every_s,
             progress=progress or _silent,
         )
-        return run.all()
+        result = run.all()
+    if place.network is not model:
+        restore(tensors_of(model), run.best, "best weights")
+        model.eval()
+    return result
 
 
 def _silent(progress: Progress) -> None:

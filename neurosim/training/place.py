@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Protocol, final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, final
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from neurosim.devices import Hardware
 
 
 class Place(Protocol):
@@ -22,7 +25,7 @@ class Place(Protocol):
         ...
 
     def calibrate(self, read: Callable[[], Tensor]) -> None:
-        """Fix what has to be fixed on data before the first step; ``read`` gives inputs (samples, ...)."""
+        """Fix what has to be fixed on data before an epoch; ``read`` gives training inputs (samples, ...)."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -54,3 +57,36 @@ class Digital:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Nothing."""
+
+
+@final
+class ThroughChips:
+    """Step *s* runs on freshly programmed chip *s* of ``Lot(hardware, seed)``.
+
+    The gradient passes through the chip (converters straight-through) to the ideal weights.  Converter
+    ranges are fixed anew before each epoch, for the weights have moved.
+    """
+
+    def __init__(self, model: nn.Module, hardware: Hardware, seed: int) -> None:
+        from neurosim.analog import Lot, deploy
+
+        self.network = self._net = deploy(model, hardware)
+        self._lot = Lot(hardware, seed)
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[nn.Module]:
+        """The deployed network with one chip on its bench: as a module it returns that chip's logits."""
+        with self._net.on(self._lot[number]):
+            yield self._net
+
+    def calibrate(self, read: Callable[[], Tensor]) -> None:
+        """Fix converter ranges with the present weights."""
+        self._net.calibrate(read())
+
+    def state(self) -> dict[str, Tensor]:
+        """Converter ranges."""
+        return self._net.calibration_state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Converter ranges from a checkpoint."""
+        self._net.load_calibration_state(state)

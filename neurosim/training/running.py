@@ -97,8 +97,7 @@ class Run:
         """Train what is left to train, and put the best weights into model and folder."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            if not self._resume():
-                self.place.calibrate(self._first_inputs)
+            self._resume()
             try:
                 while self.state.epoch < self.settings.epochs:
                     self._epoch()
@@ -111,6 +110,8 @@ class Run:
     def _epoch(self) -> None:
         state = self.state
         began, before = time.monotonic(), state.samples
+        if state.batch == 0:
+            self.place.calibrate(self._first_inputs)
         torch.manual_seed(_epoch_seed(self.settings.seed, state.epoch))
         batches = self.train.batches(state.epoch, skip=state.batch)
         self._put_back_generators()
@@ -207,7 +208,7 @@ class Run:
         accuracy = row.get("validation_accuracy")
         better = accuracy is None or state.best_accuracy is None or accuracy > state.best_accuracy
         if better:
-            self.best = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+            self.best = {name: tensor.detach().clone() for name, tensor in tensors_of(self.model).items()}
             state.best_epoch, state.best_accuracy = row["epoch"], accuracy
         state.history.append(row)
         state.epoch, state.batch, state.samples, state.sums = state.epoch + 1, 0, 0, {}
@@ -220,7 +221,7 @@ class Run:
 
     def _finish(self) -> TrainResult:
         state = self.state
-        restore(self._tensors(), self.best, "best weights")
+        restore(tensors_of(self.model), self.best, "best weights")
         self.model.eval()
         self.optimizer.zero_grad(set_to_none=True)
         if self.folder is not None:
@@ -249,9 +250,9 @@ class Run:
         return x, y
 
     def _first_inputs(self) -> Tensor:
-        """Inputs of the first training batches, (samples, ...)."""
-        torch.manual_seed(_epoch_seed(self.settings.seed, 0))
-        batches = self.train.batches(0)
+        """Inputs of the epoch's first training batches, (samples, ...)."""
+        torch.manual_seed(_epoch_seed(self.settings.seed, self.state.epoch))
+        batches = self.train.batches(self.state.epoch)
         read = [self._moved(batch)[0] for _, batch in zip(range(CALIBRATION_BATCHES), batches, strict=False)]
         if not read:
             raise UsageError("training data: expected at least one batch; got none")
@@ -262,9 +263,6 @@ class Run:
         epoch = state.epoch if row is not None else state.epoch + 1
         batch = state.batch if row is None else (self.train.length or 0)
         self.progress(Progress(epoch, self.settings.epochs, batch, self.train.length, metrics, row))
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.model.state_dict().items() if isinstance(value, Tensor)}
 
     def _save_model(self, folder: RunFolder) -> None:
         facts = {"epoch": self.state.best_epoch, "validation_accuracy": self.state.best_accuracy}
@@ -277,7 +275,7 @@ class Run:
         if self.folder is None:
             return
         self.state.seconds = time.monotonic() - self.origin
-        tensors = {f"model/{name}": tensor for name, tensor in self._tensors().items()}
+        tensors = {f"model/{name}": tensor for name, tensor in tensors_of(self.model).items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"place/{name}": tensor for name, tensor in self.place.state().items()}
         tensors["generator/cpu"] = torch.get_rng_state()
@@ -292,16 +290,16 @@ class Run:
         )
         self.saved = time.monotonic()
 
-    def _resume(self) -> bool:
-        """Go to the newest checkpoint of the folder; False if there is none."""
+    def _resume(self) -> None:
+        """Go to the newest checkpoint of the folder, if there is one."""
         found = None if self.folder is None else self.folder.load_checkpoint()
         if found is None or self.folder is None:
-            return False
+            return
         tensors, state = found
         if state.pop("batches") != self.train.length:
             raise UsageError(f"{self.folder.path} cannot be resumed with training data of another size")
         self.state = _State(**state)
-        restore(self._tensors(), _below(tensors, "model/"), str(self.folder.path))
+        restore(tensors_of(self.model), _below(tensors, "model/"), str(self.folder.path))
         self.best = {name: tensor.to(self.device) for name, tensor in _below(tensors, "best/").items()}
         self.place.load_state(_below(tensors, "place/"))
         for number, parameter in enumerate(self.parameters):
@@ -311,7 +309,6 @@ class Run:
             self.generators = _below(tensors, "generator/")
         self.folder.save_rows(self.state.history)
         self.origin = time.monotonic() - self.state.seconds
-        return True
 
     def _put_back_generators(self) -> None:
         generators, self.generators = self.generators, {}
@@ -319,6 +316,11 @@ class Run:
             torch.set_rng_state(generators["cpu"])
         if "cuda" in generators and self.device.type == "cuda":
             torch.cuda.set_rng_state(generators["cuda"], self.device)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network's state, by name."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

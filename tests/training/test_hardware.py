@@ -1,0 +1,100 @@
+"""Training through chips: drawn anew each step, resumed exactly, validated in plain numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from neurosim.analog import Deployed, Lot, deploy
+from neurosim.devices import hardware
+from neurosim.training import AdversarialWeights, ForwardNoise, Standard, train
+from neurosim.training.place import ThroughChips
+
+from . import worker
+
+CHIPS = ["ideal", "gaussian-mismatch", "pcm-joshi-2020"]
+OPTIONS: dict[str, Any] = {**worker.OPTIONS, "epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize(
+    "method", [Standard(), ForwardNoise(0.1), AdversarialWeights(steps=2, eta=0.1)], ids=str
+)
+def test_trains_and_resumes_to_the_bit(tmp_path: Path, name: str, method: Any) -> None:
+    kept: list[torch.Tensor] = []
+    for folder, stops in (("whole", []), ("parts", [3, 4])):
+        for stop in [*stops, None]:
+            model = worker.network()
+            calls = iter(range(1, 100))
+
+            def tell(_: object, stop: int | None = stop, calls: Any = calls) -> None:
+                if next(calls) == stop:
+                    raise KeyboardInterrupt
+
+            options = {**OPTIONS, "hardware": hardware(name), "resume": True, "progress": tell}
+            if stop is not None:
+                with pytest.raises(KeyboardInterrupt):
+                    train(model, worker.loaders(), method=method, out=tmp_path / folder, **options)
+            else:
+                train(model, worker.loaders(), method=method, out=tmp_path / folder, **options)
+        kept.append(model[5].weight.detach())
+        assert not isinstance(model, Deployed)
+    assert torch.equal(*kept)
+    for file in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+
+
+def test_an_ideal_chip_trains_as_no_chip() -> None:
+    digital, through = worker.network(), worker.network()
+    train(digital, worker.loaders(), **OPTIONS)
+    train(through, worker.loaders(), hardware=hardware("ideal"), **OPTIONS)
+    # where a bias feeds a normalisation layer its gradient is rounding alone, and Adam magnifies it
+    torch.testing.assert_close(through[5].weight, digital[5].weight, rtol=1e-3, atol=1e-4)
+
+
+def test_each_step_has_its_chip_and_all_parameters_their_gradient() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    chip = hardware("pcm-joshi-2020")
+    place = ThroughChips(model, chip, seed=9)
+    x = torch.rand(20, 4)
+    place.calibrate(lambda: x)
+    y = []
+    for number in (0, 1, 0):
+        with place.step(number) as network:
+            y.append(network(x))
+    assert torch.equal(y[0], y[2])
+    assert not torch.equal(y[0], y[1])
+    assert y[0].shape == (20, 3)
+    net = deploy(model, chip)
+    net.calibrate(x)
+    with net.on(Lot(chip, 9)[1]) as chips:
+        torch.testing.assert_close(chips(x)[0], y[1])
+    y[1].square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in place.network.parameters())
+
+
+def test_another_chip_is_another_run(tmp_path: Path) -> None:
+    from neurosim.errors import UsageError
+
+    train(worker.network(), worker.loaders(), out=tmp_path, hardware=hardware("ideal"), **OPTIONS)
+    with pytest.raises(UsageError, match="cannot be resumed with another configuration: hardware"):
+        train(
+            worker.network(),
+            worker.loaders(),
+            out=tmp_path,
+            resume=True,
+            hardware=hardware("gaussian-mismatch"),
+            **OPTIONS,
+        )
