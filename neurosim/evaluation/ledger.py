@@ -273,10 +273,14 @@ class Ledger:
 
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    # a reader may have to roll back what a killed writer left, so it too asks for mode rw;
+    # of a file that is write-protected SQLite gives what it can
+    address = f"{path.absolute().as_uri()}?mode={'rw' if read_only else 'rwc'}"
     database = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10.0)
     database.text_factory = lambda text: text.decode("utf-8", errors="replace")
     database.execute("PRAGMA trusted_schema = OFF")
+    if read_only:
+        database.execute("PRAGMA query_only = ON")
     return database
 
 

@@ -20,9 +20,7 @@ class Passes:
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
         if not isinstance(loader, Iterable):
-            raise UsageError(
-                f"cannot read data from {type(loader).__name__}: expected batches (x, y), such as a list of them"
-            )
+            raise UsageError(f"cannot read data from {type(loader).__name__}: expected batches (x, y)")
         self._loader = loader
         self.device = device
         self._targets: list[Tensor] = []

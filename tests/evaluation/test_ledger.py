@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,55 @@ def test_one_writer_many_readers(path: Path) -> None:
                 reader.add(KEY, rows)
     with Ledger(path) as writer:
         assert writer.rows(KEY) == rows
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+from neurosim.evaluation import Ledger, Row
+ledger = Ledger(sys.argv[1])
+ledger.add("a" * 64, [Row(0, 25.0, 0.5, 0.5, 10)])
+if sys.argv[2] == "journal":  # as if killed while closing: back to a rollback journal, and that one hot
+    ledger._db.execute("PRAGMA journal_mode = DELETE")
+    ledger._db.execute("PRAGMA cache_size = 1")
+    ledger._db.execute("PRAGMA cache_spill = 1")
+    ledger._db.execute("BEGIN IMMEDIATE")
+    for chip in range(1, 2000):
+        ledger._add("a" * 64, Row(chip, 25.0, 0.5, 0.5, 10))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("left", ["wal", "journal"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_what_a_killed_writer_left_is_recovered(path: Path, left: str, read_only: bool) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(path), left], check=False)
+    assert path.with_name(f"chips.sqlite-{left}").stat().st_size
+    with Ledger(path, read_only=read_only) as ledger:
+        assert ledger.rows(KEY) == [Row(0, 25.0, 0.5, 0.5, 10)]
+
+
+READER = """
+import os, sys
+from neurosim.evaluation import Ledger
+if os.getuid() == 0:
+    os.setuid(65534)  # to root nothing is read-only
+print(len(Ledger(sys.argv[1], read_only=True).rows("a" * 64)), flush=True)
+Ledger(sys.argv[1])
+"""
+
+
+def test_a_folder_that_is_read_only() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "chips.sqlite")
+        with Ledger(path) as ledger:
+            ledger.add(KEY, make_rows())
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        program = [sys.executable, "-c", READER, str(path)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        Path(folder).chmod(0o755)
+    assert done.stdout == "200\n", done.stderr
+    assert "RunError: cannot write the ledger" in done.stderr
 
 
 def test_another_process_is_told(path: Path) -> None:
