@@ -223,6 +223,11 @@ class Draws:
         """Standard normals, (chips, \\*shape), float32."""
         return stream(self.lot, 0, self.name, effect).normals(shape, self.chips, device=self.device)
 
+    def keys(self, *effects: str) -> np.ndarray:
+        """Key words of the streams of some effects, (2 · effects,) uint32: for fused kernels."""
+        words = [word for effect in effects for word in key_words(self.lot, self.name, effect)]
+        return np.array(words, np.uint32)
+
     def uniform(self, effect: str, shape: int | Sequence[int]) -> torch.Tensor:
         """Uniforms in [0, 1), (chips, \\*shape), float32."""
         family = stream(self.lot, 0, self.name, effect)

@@ -39,6 +39,8 @@ class Bench:
     observing: bool = False
     # does the network treat chips on the batch axis as an ordinary batch? by input signature
     rides: dict[tuple[object, ...], bool] = field(default_factory=dict)
+    # bytes of the largest activation of one sample, by input signature
+    activation_bytes: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def use(self, part: slice, linear: bool = False) -> Iterator[Active]:

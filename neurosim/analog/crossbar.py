@@ -73,6 +73,7 @@ class Crossbar:
     vectors_read: int = 0
     _states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _realised: Realised | None = None
+    _readers: dict[int, _Reader] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -110,6 +111,7 @@ class Crossbar:
     def reset(self, keep_states: bool = False) -> None:
         """Forget what was realised; with ``keep_states`` the programmed devices stay."""
         self._realised = None
+        self._readers = {}
         self.vectors_read = 0
         if not keep_states:
             self._states = {}
@@ -159,13 +161,10 @@ class Crossbar:
         gain = held.new_ones(held.shape[0], len(parts), self.layout.columns)
         if fresh is None:
             return gain
-        before, after = fresh.detach().abs(), held.detach().abs()
         for r, rows in enumerate(parts):
             for left, right in self.layout.col_ranges:
-                reference = before[:, left:right, rows].mean(dim=(1, 2))
-                present = after[:, left:right, rows].mean(dim=(1, 2))
-                factor = torch.where(present > 0, reference / present, torch.ones_like(present))
-                gain[:, r, left:right] = factor[:, None]
+                reference = _total(fresh[:, left:right, rows])
+                gain[:, r, left:right] = _ratio(reference, _total(held[:, left:right, rows]))[:, None]
         return gain
 
     def _bias(
@@ -179,8 +178,7 @@ class Crossbar:
         held = held[..., 0] * scale.to(held.dtype)
         if fresh is None:
             return held
-        reference, present = fresh.detach().abs().mean(dim=(1, 2)), held.detach().abs().mean(dim=1) / scale
-        return held * torch.where(present > 0, reference / present, torch.ones_like(present))[:, None]
+        return held * _ratio(_total(fresh) * scale, _total(held[..., None]))[:, None]
 
     # ---- read ---------------------------------------------------------------------------------
 
@@ -279,7 +277,7 @@ class Crossbar:
         items = x.shape[0] // len(active.numbers)
         step = self.operator.items_per_piece(x, self.layout.columns)
         for k in range(len(active.numbers)):
-            reader = _Reader(self, k, realised, active)
+            reader = self._reader(k, realised, active)
             for start in range(k * items, (k + 1) * items, step):
                 stop = min(start + step, (k + 1) * items)
                 piece = self._dac(x[start:stop])
@@ -303,6 +301,14 @@ class Crossbar:
             np.float32(full_scale / levels),
         )
         return out
+
+    def _reader(self, k: int, realised: Realised, active: Active) -> _Reader:
+        if self._realised is None:  # realised for this forward alone
+            return _Reader(self, k, realised, active)
+        chip = active.numbers[k]
+        if chip not in self._readers:
+            self._readers[chip] = _Reader(self, k, realised, active)
+        return self._readers[chip]
 
     # ---- calibration --------------------------------------------------------------------------
 
@@ -367,6 +373,15 @@ def _flat(x: Tensor) -> np.ndarray:
     if x.is_contiguous():
         return x.reshape(x.shape[0], -1).numpy()
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1).numpy()
+
+
+def _total(matrix: Tensor) -> Tensor:
+    """Σ|w| of each chip, (chips,): one pass, no copy."""
+    return torch.linalg.vector_norm(matrix.detach(), ord=1, dim=(1, 2))
+
+
+def _ratio(reference: Tensor, present: Tensor) -> Tensor:
+    return torch.where(present > 0, reference / present, torch.ones_like(present))
 
 
 def _detached(bias: Tensor | None) -> Tensor | None:

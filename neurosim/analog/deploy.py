@@ -25,8 +25,10 @@ from neurosim.errors import UsageError
 # difference, the reference of the compensation, and temporaries while programming.
 _STATE_BYTES_PER_WEIGHT = 4 * 10
 _MEMORY_BUDGET_BYTES = 1 << 30
-# Small activations are cheapest together, large ones one chip at a time (measured, benchmarks/chips.py).
+# Chips share a forward while the activations of all are below this; beyond, more chips gain nothing.
 _ACTIVATION_BUDGET_BYTES = 64 << 20
+# Samples are split so that one activation stays below this (measured, benchmarks/chips.py).
+_PIECE_BYTES = 8 << 20
 
 
 def deploy(model: nn.Module, hardware: Hardware, *, calibration: Tensor | None = None) -> Deployed:
@@ -200,26 +202,37 @@ class Deployed(nn.Module):
         """
         weights = sum(c.layout.pairs for c in self._crossbars())
         state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
-        activations = max(1, self._largest_activation_bytes(inputs) * max(1, inputs.shape[0]))
-        return max(1, min(budget_bytes // (state + 4 * activations), _ACTIVATION_BUDGET_BYTES // activations))
+        activations = self._activation_bytes(inputs) * max(1, inputs.shape[0])
+        return max(
+            1, min(budget_bytes // (state + 4 * _PIECE_BYTES), _ACTIVATION_BUDGET_BYTES // activations)
+        )
 
-    def _largest_activation_bytes(self, inputs: Tensor) -> int:
-        largest = [inputs[:1].numel()]
+    def _activation_bytes(self, inputs: Tensor) -> int:
+        """Bytes of the largest tensor that one sample becomes on its way through the network."""
+        sizes = self._bench.activation_bytes
+        signature = (tuple(inputs.shape[1:]), inputs.dtype)
+        if signature not in sizes:
+            sizes[signature] = self._measured_activation_bytes(inputs[:1])
+        return sizes[signature]
+
+    def _measured_activation_bytes(self, sample: Tensor) -> int:
+        largest = [1, sample.numel() * sample.element_size()]
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
-            largest.extend(leaf.numel() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+            tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+            largest.extend(t.numel() * t.element_size() for t in tensors)
 
         hooks = [m.register_forward_hook(note) for m in self.modules()]
         training = self.training
         try:
             self.eval()
             with torch.no_grad(), _off_bench(self._bench):
-                self(inputs[:1])
+                self(sample)
         finally:
             self.train(training)
             for hook in hooks:
                 hook.remove()
-        return max(largest) * 4
+        return max(largest)
 
     def explain(self) -> Explanation:
         """What is on crossbars, what is not, and which effects act when."""
@@ -307,35 +320,51 @@ class OnChips:
 
     def __call__(self, inputs: Tensor) -> Any:
         """Outputs of every chip for the shared batch ``inputs`` (batch, …)."""
-        count = len(self._active.chips)
-        if count == 1:
-            return pytree.tree_map(lambda y: y.unsqueeze(0), self._net(inputs))
-        if self._rides(inputs):
-            return self._together(inputs, count)
-        return self._one_by_one(inputs, count)
+        if not self._rides(inputs):
+            return self._one_by_one(inputs)
+        step = self._samples_per_piece(inputs)
+        if len(inputs) <= step:
+            return self._together(inputs)
+        # Pieces whose activations stay in cache, and in memory that the allocator can use again.
+        outputs = [self._together(inputs[start : start + step]) for start in range(0, len(inputs), step)]
+        return pytree.tree_map(lambda *ys: torch.cat(ys, dim=1), *outputs)
 
-    def _together(self, inputs: Tensor, count: int) -> Any:
-        repeated = inputs.repeat(count, *([1] * (inputs.dim() - 1)))
+    def _samples_per_piece(self, inputs: Tensor) -> int:
+        if torch.is_grad_enabled():
+            return max(1, len(inputs))  # the graph keeps every activation: nothing would be gained
+        return max(1, _PIECE_BYTES // (len(self._active.numbers) * self._net._activation_bytes(inputs)))
+
+    def _together(self, inputs: Tensor) -> Any:
+        count = len(self._active.numbers)
+        repeated = inputs if count == 1 else inputs.repeat(count, *([1] * (inputs.dim() - 1)))
         return pytree.tree_map(lambda y: y.reshape(count, -1, *y.shape[1:]), self._net(repeated))
 
-    def _one_by_one(self, inputs: Tensor, count: int) -> Any:
-        before = [crossbar.vectors_read for crossbar in self._crossbars]
-        first = self._active.part.start
+    def _one_by_one(self, inputs: Tensor) -> Any:
+        part = self._active.part
+        before = self._vectors_read()
         outputs = []
-        for k in range(first, first + count):
-            for crossbar, vectors in zip(self._crossbars, before, strict=True):
-                crossbar.vectors_read = vectors  # every chip reads the same vectors
+        for k in range(part.start, part.stop):
+            self._set_vectors_read(before)  # every chip reads the same vectors
             with self._net._bench.use(slice(k, k + 1), self._active.linear):
                 outputs.append(self._net(inputs))
         return pytree.tree_map(lambda *ys: torch.stack(ys), *outputs)
 
+    def _vectors_read(self) -> list[int]:
+        return [crossbar.vectors_read for crossbar in self._crossbars]
+
+    def _set_vectors_read(self, counts: list[int]) -> None:
+        for crossbar, count in zip(self._crossbars, counts, strict=True):
+            crossbar.vectors_read = count
+
     def _rides(self, inputs: Tensor) -> bool:
+        """Whether chips and samples may share and split axis 0."""
         if self._net.training:
-            return False  # batch statistics and dropout would couple the chips
+            return False  # batch statistics and dropout would couple chips and samples
         rides = self._net._bench.rides
-        signature = (tuple(inputs.shape[1:]), inputs.dtype, inputs.device)
+        chips, samples = min(2, len(self._active.numbers)), min(2, len(inputs))
+        signature = (chips, samples, tuple(inputs.shape[1:]), inputs.dtype, inputs.device)
         if signature not in rides:
-            rides[signature] = self._probe(inputs[:2])
+            rides[signature] = chips * samples < 2 or self._probe(inputs[:2], chips)
             if not rides[signature]:
                 warnings.warn(
                     "this network does not treat axis 0 as an ordinary batch: chips run one at a time",
@@ -343,19 +372,19 @@ class OnChips:
                 )
         return rides[signature]
 
-    def _probe(self, inputs: Tensor) -> bool:
-        """Two chips together and one by one, without noise and converters: are the outputs equal?"""
-        before = [crossbar.vectors_read for crossbar in self._crossbars]
+    def _probe(self, inputs: Tensor, chips: int) -> bool:
+        """Do two chips and samples together give what they give apart, without noise and converters?"""
+        before = self._vectors_read()
+        start = self._active.part.start
         try:
-            with torch.no_grad(), self._net._bench.use(slice(0, 2), linear=True):
-                apart = self._one_by_one(inputs, 2)
-                together = self._together(inputs, 2)
+            with torch.no_grad(), self._net._bench.use(slice(start, start + chips), linear=True):
+                together = self._together(inputs)
+                apart = [self._one_by_one(sample) for sample in inputs.split(1)]
+                return _equal(together, pytree.tree_map(lambda *ys: torch.cat(ys, dim=1), *apart))
         except (ContractError, RuntimeError, ValueError, IndexError):
             return False
         finally:
-            for crossbar, vectors in zip(self._crossbars, before, strict=True):
-                crossbar.vectors_read = vectors
-        return _equal(apart, together)
+            self._set_vectors_read(before)
 
 
 def _equal(a: Any, b: Any) -> bool:

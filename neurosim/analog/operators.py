@@ -190,8 +190,12 @@ class Convolution2d(Operator):
 
     @staticmethod
     def _weight(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
-        # channels-last weights make the result channels-last too, whatever the number of channels
-        return matrix.reshape(shape).contiguous(memory_format=torch.channels_last)
+        # Channels-last weights make the result channels-last too.  With one channel torch cannot tell
+        # the two orders apart and .contiguous() would leave the other, hence the explicit strides.
+        columns, channels, height, width = shape
+        dense = matrix.reshape(shape).permute(0, 2, 3, 1).contiguous()
+        strides = (channels * height * width, 1, width * channels, channels)
+        return dense.as_strided((columns, channels, height, width), strides)
 
     def _masked(self, matrix: Tensor, rows: slice) -> Tensor:
         area = self.kernel[0] * self.kernel[1]

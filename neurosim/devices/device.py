@@ -151,3 +151,11 @@ def percent(fraction: float) -> str:
     '30 %'
     """
     return f"{100 * fraction:.3g} %"
+
+
+def fusable(*tensors: Tensor) -> bool:
+    """Whether the fused CPU kernels may compute on these: float32 on the CPU, and no gradient wanted."""
+    import torch
+
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return not wanted and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)

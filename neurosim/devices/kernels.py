@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from neurosim.philox import log32  # noqa: F401  (compiled into the device kernels)
+from neurosim.philox import exp32, log32
 from neurosim.random import block_words, normal_group
 
 _FAST = {"contract", "nnan", "ninf", "nsz"}
@@ -144,3 +144,80 @@ def quantise_rows(x, out, inv_step, limit, step):  # type: ignore[no-untyped-def
         target = out[r]
         for e in range(columns):
             target[e] = _convert(line[e], inv_step, limit, step)
+
+
+_ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
+_TASK = 64  # groups of 64 devices a task
+
+
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _program_group(target, g, nu, n, m, inv_max, tiny, c0, c1, c2, mean, std, scale):  # type: ignore[no-untyped-def]
+    for e in range(target.size):
+        x = target[e] * inv_max
+        sigma = max((c2 * x + c1) * x + c0, _ZERO)
+        g[e] = max(target[e] + sigma * n[e], _ZERO)
+        log_x = log32(max(x, tiny))
+        mu = min(max(mean[0] * log_x + mean[1], mean[2]), mean[3])
+        sd = min(max(std[0] * log_x + std[1], std[2]), std[3])
+        nu[e] = abs(mu + sd * m[e]) * scale
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+def program_pcm(  # type: ignore[no-untyped-def]
+    target, g, nu, chips, keys, inv_max, tiny, c0, c1, c2, mean, std, scale
+):
+    """``Pcm.program`` of one leg on many chips: target (devices,), g and nu (chips, devices), siemens.
+
+    ``keys`` holds the key words of the programming and the drift stream; ``mean`` and ``std`` hold
+    slope, offset, minimum and maximum of the drift moments.
+    """
+    count = target.size
+    groups = (count + 63) // 64
+    tasks = (groups + _TASK - 1) // _TASK
+    for task in prange(len(chips) * tasks):
+        k = task // tasks
+        chip = np.uint32(chips[k])
+        n, m = np.empty(64, np.float32), np.empty(64, np.float32)
+        row_g, row_nu = g[k], nu[k]
+        first = (task % tasks) * _TASK
+        for group in range(first, min(first + _TASK, groups)):
+            _group(n, group, chip, keys[0], keys[1])
+            _group(m, group, chip, keys[2], keys[3])
+            a = group * 64
+            b = min(a + 64, count)
+            _program_group(
+                target[a:b], row_g[a:b], row_nu[a:b], n, m, inv_max, tiny, c0, c1, c2, mean, std, scale
+            )
+
+
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _age_group(g, nu, out, n, log_time, growth, inv_max, tiny, coefficient, power, largest):  # type: ignore[no-untyped-def]
+    for e in range(g.size):
+        drifted = g[e] * exp32(-log_time * nu[e])
+        q = min(exp32(-power * log32(max(g[e] * inv_max, tiny))) * coefficient, largest)
+        out[e] = max(drifted + drifted * q * growth * n[e], _ZERO)
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+def age_pcm(  # type: ignore[no-untyped-def]
+    g, nu, out, chips, keys, log_time, growth, inv_max, tiny, coefficient, power, largest
+):
+    """``Pcm.age`` of one leg on many chips, all (chips, devices), siemens; ``keys`` of the read noise."""
+    count = g.shape[1]
+    groups = (count + 63) // 64
+    tasks = (groups + _TASK - 1) // _TASK
+    for task in prange(len(chips) * tasks):
+        k = task // tasks
+        chip = np.uint32(chips[k])
+        n = np.empty(64, np.float32)
+        row_g, row_nu, row_out = g[k], nu[k], out[k]
+        first = (task % tasks) * _TASK
+        for group in range(first, min(first + _TASK, groups)):
+            _group(n, group, chip, keys[0], keys[1])
+            a = group * 64
+            b = min(a + 64, count)
+            _age_group(
+                row_g[a:b], row_nu[a:b], row_out[a:b], n, log_time, growth, inv_max, tiny,
+                coefficient, power, largest,
+            )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from neurosim.devices.device import Device, Effect, Real, check_target, check_time, percent
+from neurosim.devices.device import Device, Effect, Real, check_target, check_time, fusable, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Below this fraction of g_max the logarithms of the fits are cut; every clamp of the fits has long
 # been reached there (the last one, of the read noise, at 0.0082), so no value changes.
 _SMALLEST_FRACTION = 1e-7
+_CLIPPED_LINE = ("slope", "offset", "min", "max")
 
 
 _Coefficient = Annotated[Real, Field(ge=-1.0, le=1.0)]
@@ -100,6 +101,8 @@ class Pcm(Device):
 
     def program(self, g_target_siemens: Tensor, draws: Draws) -> dict[str, Tensor]:
         check_target(g_target_siemens)
+        if fusable(g_target_siemens):
+            return self._program_fused(g_target_siemens, draws)
         shape = tuple(g_target_siemens.shape)
         n = draws.normal("programming", shape).to(g_target_siemens)
         g = (g_target_siemens + self.programming_std(g_target_siemens) * n).clamp(min=0.0)
@@ -112,9 +115,55 @@ class Pcm(Device):
         g = state["g_siemens"]
         if time_s == 0.0:
             return g
+        if fusable(g, state["drift_exponent"]):
+            return self._age_fused(g, state["drift_exponent"], time_s, draws)
         drifted = g * (state["drift_exponent"] * -self.log_time(time_s)).exp()
         n = draws.normal(f"read-noise@{time_s!r}", tuple(g.shape[1:])).to(g)
         return (drifted + drifted * self.read_fraction(g) * self.read_growth(time_s) * n).clamp(min=0.0)
+
+    def _program_fused(self, g_target_siemens: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """:meth:`program` in one pass over memory, equal to rounding."""
+        import numpy as np
+        import torch
+
+        from neurosim.devices.kernels import program_pcm
+
+        target = g_target_siemens.contiguous().reshape(-1)
+        g = torch.empty(len(draws.chips), target.numel())
+        nu = torch.empty_like(g)
+        scale = self.programming_scale * self.g_max_siemens / self.reference_g_max_siemens
+        c0, c1, c2 = (np.float32(c * scale) for c in self.programming_siemens)
+        drift = {
+            name: np.array([getattr(self, f"drift_{name}_{part}") for part in _CLIPPED_LINE], np.float32)
+            for name in ("mean", "std")
+        }
+        program_pcm(
+            target.numpy(), g.numpy(), nu.numpy(), np.array(draws.chips, np.int64),
+            draws.keys("programming", "drift"), np.float32(1 / self.g_max_siemens),
+            np.float32(_SMALLEST_FRACTION), c0, c1, c2, drift["mean"], drift["std"],
+            np.float32(self.drift_scale),
+        )  # fmt: skip
+        shape = (len(draws.chips), *g_target_siemens.shape)
+        return {"g_siemens": g.reshape(shape), "drift_exponent": nu.reshape(shape)}
+
+    def _age_fused(self, g: Tensor, nu: Tensor, time_s: float, draws: Draws) -> Tensor:
+        """:meth:`age` in one pass over memory, equal to rounding."""
+        import numpy as np
+        import torch
+
+        from neurosim.devices.kernels import age_pcm
+
+        chips = len(draws.chips)
+        flat = g.contiguous().reshape(chips, -1)
+        out = torch.empty_like(flat)
+        age_pcm(
+            flat.numpy(), nu.contiguous().reshape(chips, -1).numpy(), out.numpy(),
+            np.array(draws.chips, np.int64), draws.keys(f"read-noise@{time_s!r}"),
+            np.float32(self.log_time(time_s)), np.float32(self.read_growth(time_s)),
+            np.float32(1 / self.g_max_siemens), np.float32(_SMALLEST_FRACTION),
+            np.float32(self.read_coefficient), np.float32(self.read_power), np.float32(self.read_max),
+        )  # fmt: skip
+        return out.reshape(g.shape)
 
     def programming_std(self, g_target_siemens: Tensor) -> Tensor:
         """σ_p in siemens, same shape as its argument; never negative."""

@@ -1,0 +1,89 @@
+"""Seconds per chip of a full evaluation ÷ seconds of the same network's plain float32 forward.
+
+Hardware: PCM (programming, drift, slow read noise, global compensation), 512×512 tiles, 8-bit DAC and
+ADC, white output noise on every product of every tile, one hour old: aihwkit's default setting.
+Reference: the same network, plain torch, same batch, same threads (channels-last for convolutions).
+Each repetition runs reference and chips one after the other, so that both see the same machine.
+
+    python benchmarks/chips.py [--network mlp|cnn|all] [--chips 1,10,100] [--repeats 5] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+
+import torch
+
+import neurosim as ns
+from neurosim import models
+
+
+def networks(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The network and its shared batch of inputs."""
+    generator = torch.Generator().manual_seed(0)
+    if name == "mlp":
+        net = models.create("mlp", num_classes=10, in_chans=1, image_size=28, hidden=(512, 512))
+        return net, torch.rand(10_000, 1, 28, 28, generator=generator)
+    net = models.create("cnn", num_classes=10, in_chans=1, image_size=28)
+    return net.to(memory_format=torch.channels_last), torch.rand(2_000, 1, 28, 28, generator=generator)
+
+
+def seconds(work) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def measure(name: str, counts: list[int], repeats: int) -> None:
+    plain, x = networks(name)
+    plain.eval()
+    hw = ns.hardware("pcm-aihwkit-default")
+    net = ns.deploy(plain, hw, calibration=x[:500])
+    net.eval()
+    lot = ns.Lot(hw)
+    block = net.chip_block(x)
+
+    def evaluate(count: int) -> None:
+        for start in range(0, count, block):
+            with net.on(lot[start : min(start + block, count)], time_s=3600.0) as chips:
+                chips(x)
+
+    for count in counts:
+        plain(x), evaluate(1)
+        ratios, per_chip, reference = [], [], []
+        for _ in range(repeats if count < 100 else 1):
+            before = seconds(lambda: plain(x))
+            took = seconds(lambda: evaluate(count)) / count  # noqa: B023
+            reference.append(min(before, seconds(lambda: plain(x))))
+            per_chip.append(took)
+            ratios.append(took / reference[-1])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(
+            f"{name:4s} {len(x):6d} samples  {count:4d} chips  plain {1e3 * statistics.median(reference):7.1f} ms"
+            f"  chip {1e3 * statistics.median(per_chip):7.1f} ms  ratio {statistics.median(ratios):5.2f}"
+            f" (best {min(ratios):.2f})  block {block}  peak {peak:.2f} GB",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", default="all")
+    parser.add_argument("--chips", default="1,10,100")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    names = ["mlp", "cnn"] if args.network == "all" else [args.network]
+    for name in names:
+        measure(name, [int(n) for n in args.chips.split(",")], args.repeats)
+
+
+if __name__ == "__main__":
+    main()
