@@ -250,10 +250,10 @@ class Shuffled:
         yield x[order], y[order]
 
 
-def nan_net() -> Deployed:
+def infinite_net() -> Deployed:
     net = pcm()
     with torch.no_grad():
-        net[3].bias[0] = math.nan
+        net[3].bias[0] = math.inf
     return net
 
 
@@ -318,7 +318,7 @@ def test_outputs_that_are_no_scores() -> None:
 
 def test_outputs_that_are_not_finite() -> None:
     with pytest.raises(RunError, match="chip 0 at 25 s gave outputs that are not finite"):
-        evaluate(nan_net(), batches(), chips=1, times_s=TIMES)
+        evaluate(infinite_net(), batches(), chips=1, times_s=TIMES)
 
 
 def test_digital_accuracy_refuses_no_data() -> None:
