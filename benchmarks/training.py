@@ -1,8 +1,8 @@
 """What a robust training step costs: its time per pass against a plain training step.
 
-``python benchmarks/training.py [--rounds 15] [--threads 2]`` times, for the paper's CNN at batch 100, one
-whole optimiser step of each method, the methods interleaved step by step so that all see the same machine,
-and prints a table.  "ratio" is (step / passes) ÷ (plain step): a robust step may cost 1.1 a pass.
+``python benchmarks/training.py [--rounds 9] [--threads 2]`` times, for the paper's CNN at batch 100, one
+whole optimiser step of each method, interleaved in blocks of equally many passes so that all see the same
+machine, and prints a table.  "ratio" is (step / passes) ÷ (plain step): a robust step may cost 1.1 a pass.
 """
 
 from __future__ import annotations
@@ -44,20 +44,30 @@ def step_of(method: Any, layout: torch.memory_format) -> Any:
 
 
 def measure(steps: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every step, the steps taken in turn."""
+    """Seconds of a step, by round.
+
+    A round gives every method a block of about equally many passes, so that a busy machine hurts all alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 2):
+    for number in range(rounds + 1):
         for name, step in steps.items():
+            block = max(1, round(12 / passes_of(name)))
             before = time.perf_counter()
-            step(number)
-            if number >= 2:  # the first ones warm up
-                seconds[name].append(time.perf_counter() - before)
+            for k in range(block):
+                step(number * block + k)
+            if number:  # the first round warms up
+                seconds[name].append((time.perf_counter() - before) / block)
     return seconds
+
+
+def passes_of(name: str) -> float:
+    """Passes of one step."""
+    return METHODS[name].passes if name in METHODS else 1.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -66,12 +76,11 @@ def main() -> None:
     seconds = measure(steps, options.rounds)
     plain = statistics.median(seconds["standard"])
     print(
-        f"paper's CNN, batch {BATCH}, {options.threads} threads, median of {options.rounds} interleaved steps"
+        f"paper's CNN, batch {BATCH}, {options.threads} threads, median of {options.rounds} interleaved blocks"
     )
     print(f"{'method':28}{'ms/step':>9}{'passes':>8}{'ms/pass':>9}{'ratio':>7}")
     for name, values in seconds.items():
-        passes = METHODS[name].passes if name in METHODS else 1.0
-        step = statistics.median(values)
+        passes, step = passes_of(name), statistics.median(values)
         print(
             f"{name:28}{step * 1e3:9.1f}{passes:8.0f}{step / passes * 1e3:9.1f}{step / passes / plain:7.2f}"
         )

@@ -18,6 +18,7 @@ from neurosim.training.method import (
     check_number,
     digital_parameters,
     forward_aside,
+    laid_out_as,
     noisy,
     normal_like,
     task_loss,
@@ -102,7 +103,7 @@ class AdversarialWeights:
             task = task_loss(clean, targets)
 
         delta = self.attack(model, inputs, clean.detach(), draws_for)
-        attacked = {name: torch.addcmul(p, p.abs(), delta[name]) for name, p in weights.items()}
+        attacked = {n: laid_out_as(p, torch.addcmul(p, p.abs(), delta[n])) for n, p in weights.items()}
         robust = divergence(clean, forward_aside(model, {**fixed, **attacked}, inputs))
         loss = task + self.beta * robust
         if affine and self.eta == 0.0:
@@ -130,7 +131,8 @@ class AdversarialWeights:
         ]
         wanted = clean.detach().softmax(-1)
         for _ in range(self.steps):
-            place = [star.requires_grad_() for star in torch._foreach_addcmul(theta, size, delta)]
+            moved = torch._foreach_addcmul(theta, size, delta)
+            place = [laid_out_as(p, star).requires_grad_() for p, star in zip(theta, moved, strict=True)]
             logits = forward_aside(model, {**fixed, **dict(zip(names, place, strict=True))}, inputs)
             # ∂KL/∂logits in closed form, up to the 1/batch that the sign forgets
             uphill = logits.detach().softmax(-1).sub_(wanted)

@@ -175,6 +175,18 @@ class TestEveryMethod:
         for name in plain:
             torch.testing.assert_close(other[name], plain[name], rtol=2e-4, atol=2e-5)
 
+    @pytest.mark.parametrize("method", EVERY)
+    def test_every_pass_runs_in_the_layout_of_the_parameters(self, method: Any) -> None:
+        """One input channel: arithmetic on such a kernel forgets channels-last, and torch then takes longer."""
+        model, x, y = problem("normed")
+        model.to(memory_format=torch.channels_last)
+        seen: list[bool] = []
+        model[0].register_forward_hook(
+            lambda _, args, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
+        )
+        method.backward(model, x, y, DRAWS, 0.5)
+        assert seen == [True] * int(method.passes)
+
 
 class TestForwardNoise:
     def test_gradient_is_that_of_the_noisy_network(self) -> None:
