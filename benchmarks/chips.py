@@ -5,15 +5,21 @@ ADC, white output noise on every product of every tile, one hour old: aihwkit's 
 Reference: the same network, plain torch, same batch, same threads (channels-last for convolutions).
 Each repetition runs reference and chips one after the other, so that both see the same machine.
 
+Where aihwkit can be imported, the same evaluation through its torch tile runs in the same interleaving
+(program_analog_weights, drift_analog_weights, forward); its compiled tile needs one exact torch version
+and is left out.
+
     python benchmarks/chips.py [--network mlp|cnn|all] [--chips 1,10,100] [--repeats 5] [--threads 2]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import resource
 import statistics
 import time
+import warnings
 
 import torch
 
@@ -37,7 +43,34 @@ def seconds(work) -> float:  # type: ignore[no-untyped-def]
     return time.perf_counter() - start
 
 
-@torch.inference_mode()
+def aihwkit_chip(plain: torch.nn.Module, x: torch.Tensor):  # type: ignore[no-untyped-def]
+    """One chip of aihwkit's torch tile with the same settings, as a callable; None without aihwkit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from aihwkit.inference import GlobalDriftCompensation, PCMLikeNoiseModel
+            from aihwkit.nn.conversion import convert_to_analog
+            from aihwkit.simulator.configs import TorchInferenceRPUConfig
+    except ImportError:
+        return None
+    config = TorchInferenceRPUConfig()
+    config.mapping.max_input_size = config.mapping.max_output_size = 512
+    config.forward.inp_res = config.forward.out_res = 1 / 254
+    config.forward.out_noise = 0.04
+    config.noise_model = PCMLikeNoiseModel(g_max=25.0)
+    config.drift_compensation = GlobalDriftCompensation()
+    network = convert_to_analog(copy.deepcopy(plain), config).eval()
+
+    def chip() -> None:
+        with torch.no_grad():
+            network.program_analog_weights()
+            network.drift_analog_weights(3600.0)
+            network(x)
+
+    return chip
+
+
+@torch.no_grad()
 def measure(name: str, counts: list[int], repeats: int) -> None:
     plain, x = networks(name)
     plain.eval()
@@ -46,6 +79,7 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
     net.eval()
     lot = ns.Lot(hw)
     block = net.chip_block(x)
+    peer = aihwkit_chip(plain, x)
 
     def evaluate(count: int) -> None:
         for start in range(0, count, block):
@@ -54,13 +88,15 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
 
     for count in counts:
         plain(x), evaluate(1)
-        ratios, per_chip, reference = [], [], []
+        ratios, per_chip, reference, peers = [], [], [], []
         for _ in range(repeats if count < 100 else 1):
             before = seconds(lambda: plain(x))
             took = seconds(lambda: evaluate(count)) / count  # noqa: B023
             reference.append(min(before, seconds(lambda: plain(x))))
             per_chip.append(took)
             ratios.append(took / reference[-1])
+            if peer is not None and count == counts[0]:
+                peers.append(seconds(peer) / reference[-1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(
             f"{name:4s} {len(x):6d} samples  {count:4d} chips  plain {1e3 * statistics.median(reference):7.1f} ms"
@@ -68,6 +104,10 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
             f" (best {min(ratios):.2f})  block {block}  peak {peak:.2f} GB",
             flush=True,
         )
+        if peers:
+            print(
+                f"{name:4s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {statistics.median(peers):.2f}"
+            )
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import config, njit, prange, set_num_threads
 
 from neurosim import philox as _p
 from neurosim.errors import UsageError
@@ -114,6 +114,15 @@ def _fill_normals(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
                 normal_group(buffer, low, high, np.uint32(chips[row]), k0, k1)
                 for e in range(max(0, -begin), min(64, count - begin)):
                     target[begin + e] = buffer[e]
+
+
+def follow_torch_threads() -> None:
+    """Give the kernels as many threads as torch has now: both share one OpenMP pool, and one setting.
+
+    A process told to use one thread (``OMP_NUM_THREADS=1``, a worker of a pool) must not wait for a
+    second one in every kernel: on a busy machine that costs a scheduling quantum each time.
+    """
+    set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))
 
 
 def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
@@ -243,6 +252,7 @@ def _bits(
     if device.type != "cpu":
         return torch_words(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)
     out = np.empty((len(chips), count), np.uint32)
+    follow_torch_threads()
     _fill_bits(out, np.array(chips, np.int64), offset, np.uint32(k0), np.uint32(k1))
     return torch.from_numpy(out.astype(np.int64)).reshape(len(chips), *shape)
 
@@ -255,6 +265,7 @@ def _normals(
     if device.type != "cpu":
         return torch_normals(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)
     out = torch.empty((len(chips), count), dtype=torch.float32)
+    follow_torch_threads()
     _fill_normals(out.numpy(), np.array(chips, np.int64), offset, np.uint32(k0), np.uint32(k1))
     return out.reshape(len(chips), *shape)
 

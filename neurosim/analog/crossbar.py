@@ -19,7 +19,7 @@ from neurosim.analog.operators import Layout, Operator, layout
 from neurosim.devices import Hardware, calibrate_range, quantise, to_conductances
 from neurosim.devices.kernels import pitch, quantise_rows, read_tile
 from neurosim.errors import UsageError
-from neurosim.random import Draws, key_words, stream
+from neurosim.random import Draws, follow_torch_threads, key_words, stream
 
 
 class ContractError(RuntimeError):
@@ -272,6 +272,7 @@ class Crossbar:
             dac = self.hardware.dac.bits
             folded_input = x if dac is None else quantise(x, self._ranges().dac, dac)
             return self._linear(folded_input, realised)
+        follow_torch_threads()
         per_item = self.operator.vectors_per_item(x)
         out = torch.empty(x.shape[0] * per_item, self.layout.columns)
         items = x.shape[0] // len(active.numbers)

@@ -127,6 +127,7 @@ class Pcm(Device):
         import torch
 
         from neurosim.devices.kernels import program_pcm
+        from neurosim.random import follow_torch_threads
 
         target = g_target_siemens.contiguous().reshape(-1)
         g = torch.empty(len(draws.chips), target.numel())
@@ -137,6 +138,7 @@ class Pcm(Device):
             name: np.array([getattr(self, f"drift_{name}_{part}") for part in _CLIPPED_LINE], np.float32)
             for name in ("mean", "std")
         }
+        follow_torch_threads()
         program_pcm(
             target.numpy(), g.numpy(), nu.numpy(), np.array(draws.chips, np.int64),
             draws.keys("programming", "drift"), np.float32(1 / self.g_max_siemens),
@@ -152,10 +154,12 @@ class Pcm(Device):
         import torch
 
         from neurosim.devices.kernels import age_pcm
+        from neurosim.random import follow_torch_threads
 
         chips = len(draws.chips)
         flat = g.contiguous().reshape(chips, -1)
         out = torch.empty_like(flat)
+        follow_torch_threads()
         age_pcm(
             flat.numpy(), nu.contiguous().reshape(chips, -1).numpy(), out.numpy(),
             np.array(draws.chips, np.int64), draws.keys(f"read-noise@{time_s!r}"),
