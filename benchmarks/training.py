@@ -76,7 +76,8 @@ def main() -> None:
     seconds = measure(steps, options.rounds)
     plain = statistics.median(seconds["standard"])
     print(
-        f"paper's CNN, batch {BATCH}, {options.threads} threads, median of {options.rounds} interleaved blocks"
+        f"paper's CNN, batch {BATCH}, {options.threads} threads,"
+        f" median of {options.rounds} interleaved blocks"
     )
     print(f"{'method':28}{'ms/step':>9}{'passes':>8}{'ms/pass':>9}{'ratio':>7}")
     for name, values in seconds.items():

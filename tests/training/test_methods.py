@@ -177,7 +177,7 @@ class TestEveryMethod:
 
     @pytest.mark.parametrize("method", EVERY)
     def test_every_pass_runs_in_the_layout_of_the_parameters(self, method: Any) -> None:
-        """One input channel: arithmetic on such a kernel forgets channels-last, and torch then takes longer."""
+        """One input channel: arithmetic on such a kernel forgets channels-last, and torch slows down."""
         model, x, y = problem("normed")
         model.to(memory_format=torch.channels_last)
         seen: list[bool] = []
