@@ -125,6 +125,19 @@ def follow_torch_threads() -> None:
     set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))
 
 
+def _start_pool() -> None:
+    """Start numba's threads now, and give torch back the thread count that starting them overwrites.
+
+    Where both use one libgomp (torch's wheel), numba sets that library's default to every core.
+    """
+    threads = torch.get_num_threads()
+    set_num_threads(1)
+    torch.set_num_threads(threads)
+
+
+_start_pool()
+
+
 def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
     """The two 32-bit key words of a stream family.
 
