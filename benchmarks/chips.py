@@ -99,15 +99,15 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
                 peers.append(seconds(peer) / reference[-1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(
-            f"{name:4s} {len(x):6d} samples  {count:4d} chips  plain {1e3 * statistics.median(reference):7.1f} ms"
+            f"{name:4s} {len(x):6d} samples  {count:4d} chips"
+            f"  plain {1e3 * statistics.median(reference):7.1f} ms"
             f"  chip {1e3 * statistics.median(per_chip):7.1f} ms  ratio {statistics.median(ratios):5.2f}"
             f" (best {min(ratios):.2f})  block {block}  peak {peak:.2f} GB",
             flush=True,
         )
         if peers:
-            print(
-                f"{name:4s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {statistics.median(peers):.2f}"
-            )
+            ratio = statistics.median(peers)
+            print(f"{name:4s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {ratio:.2f}")
 
 
 def main() -> None:
