@@ -26,7 +26,7 @@ from neurosim.errors import UsageError
 _STATE_BYTES_PER_WEIGHT = 4 * 10
 _MEMORY_BUDGET_BYTES = 1 << 30
 # Chips share a forward while the activations of all are below this; beyond, more chips gain nothing.
-_ACTIVATION_BUDGET_BYTES = 64 << 20
+_ACTIVATION_BUDGET_BYTES = 16 << 20
 # Samples are split so that one activation stays below this (measured, benchmarks/chips.py).
 _PIECE_BYTES = 8 << 20
 
@@ -332,7 +332,9 @@ class OnChips:
     def _samples_per_piece(self, inputs: Tensor) -> int:
         if torch.is_grad_enabled():
             return max(1, len(inputs))  # the graph keeps every activation: nothing would be gained
-        return max(1, _PIECE_BYTES // (len(self._active.numbers) * self._net._activation_bytes(inputs)))
+        # Not a function of how many chips are on: a chip's products must keep their shapes, and with them
+        # their rounding, whatever chips run beside it.
+        return max(1, _PIECE_BYTES // self._net._activation_bytes(inputs))
 
     def _together(self, inputs: Tensor) -> Any:
         count = len(self._active.numbers)
