@@ -10,11 +10,15 @@ branches, no calls, 32-bit words in, 32-bit floats out.  Shapes and names live i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
+
+# numba's own annotation forgets that numba, not the caller, passes the typing context
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = _intrinsic
 
 GROUP = 64
 """Elements of one group: 16 consecutive blocks × 4 words, stored word-major."""

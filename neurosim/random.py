@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from neurosim.errors import UsageError
 
 _FAST = {"contract", "nnan", "ninf", "nsz"}
 _CHIP_LIMIT = 2**32
+_OFFSET_LIMIT = 2**62  # so that positions stay within 64-bit integers
 _ZERO = np.uint32(0)
 _TWO_M24 = np.float32(2.0**-24)
 _CHUNK = 256  # groups a task: small enough to balance the threads, large enough to hide the dispatch
@@ -122,7 +124,8 @@ def follow_torch_threads() -> None:
     A process told to use one thread (``OMP_NUM_THREADS=1``, a worker of a pool) must not wait for a
     second one in every kernel: on a busy machine that costs a scheduling quantum each time.
     """
-    set_num_threads(max(1, min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)))
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it when imported
+    set_num_threads(max(1, min(torch.get_num_threads(), most)))
 
 
 def _start_pool() -> None:
@@ -150,10 +153,23 @@ def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    dims = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    try:
+        dims = tuple(operator.index(d) for d in (shape if isinstance(shape, Iterable) else (shape,)))
+    except TypeError:
+        dims = (-1,)
     if any(d < 0 for d in dims):
-        raise UsageError(f"expected a shape of non-negative sizes; got {dims}")
+        raise UsageError(f"expected a shape of non-negative sizes; got {shape!r}")
     return dims
+
+
+def _offset(offset: int) -> int:
+    try:
+        number = operator.index(offset)
+    except TypeError:
+        number = -1
+    if not 0 <= number < _OFFSET_LIMIT:
+        raise UsageError(f"expected an offset from 0 to 2**62 - 1; got {offset!r}")
+    return number
 
 
 def check_chips(chips: Sequence[int]) -> tuple[int, ...]:
@@ -253,14 +269,14 @@ class Draws:
     def uniform(self, effect: str, shape: int | Sequence[int]) -> torch.Tensor:
         """Uniforms in [0, 1), (chips, \\*shape), float32."""
         family = stream(self.lot, 0, self.name, effect)
-        words = _bits(family, self.chips, _shape(shape), 0, torch.device(self.device))
+        words = _bits(family, check_chips(self.chips), _shape(shape), 0, torch.device(self.device))
         return (words >> 8).to(torch.float32) * float(_TWO_M24)
 
 
 def _bits(
     family: Stream, chips: tuple[int, ...], shape: tuple[int, ...], offset: int, device: torch.device
 ) -> torch.Tensor:
-    count = math.prod(shape)
+    count, offset = math.prod(shape), _offset(offset)
     k0, k1 = key_words(family.lot, family.name, family.effect)
     if device.type != "cpu":
         return torch_words(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)
@@ -273,7 +289,7 @@ def _bits(
 def _normals(
     family: Stream, chips: tuple[int, ...], shape: tuple[int, ...], offset: int, device: torch.device
 ) -> torch.Tensor:
-    count = math.prod(shape)
+    count, offset = math.prod(shape), _offset(offset)
     k0, k1 = key_words(family.lot, family.name, family.effect)
     if device.type != "cpu":
         return torch_normals(chips, count, offset, k0, k1, device).reshape(len(chips), *shape)

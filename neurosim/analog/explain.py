@@ -108,7 +108,7 @@ def _layer_table(rows: tuple[LayerRow, ...]) -> str:
 
 
 def _effect_table(effects: tuple[Effect, ...]) -> str:
-    rows = [("effect", "acts", "drawn", "size")]
+    rows: list[tuple[str, ...]] = [("effect", "acts", "drawn", "size")]
     rows += [(e.name, "yes" if e.acts else "no", e.drawn, e.size) for e in effects]
     return _aligned(rows)
 

@@ -66,15 +66,14 @@ def _two(value: tuple[int, ...]) -> tuple[int, int]:
 
 def _pads(layer: nn.Conv2d) -> tuple[int, int, int, int]:
     """(left, right, top, bottom), as ``F.pad`` takes them."""
+    if not isinstance(layer.padding, str):
+        height, width = _two(layer.padding)
+        return width, width, height, height
     if layer.padding == "valid":
         return 0, 0, 0, 0
-    if layer.padding == "same":
-        # torch's rule: the odd pixel goes to the right and the bottom
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        height, width = total
-        return width // 2, width - width // 2, height // 2, height - height // 2
-    height, width = layer.padding  # type: ignore[misc]
-    return width, width, height, height  # type: ignore[return-value]
+    # "same", by torch's rule: the odd pixel goes to the right and the bottom
+    height, width = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 # Exact types: a subclass may compute something else in its forward, and stays digital.
