@@ -10,9 +10,7 @@ import importlib
 import importlib.util
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from neurosim import __version__, console
+from neurosim import __version__, console, interrupts
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -110,20 +108,20 @@ def train(
     """
     if robust and method is not None:
         raise UsageError(f"--robust is a method of its own: leave out --method {method}, or --robust")
-    _import_torch("training")
-    from neurosim import runs
+    with interrupts.held_back():
+        from neurosim import runs
 
-    given = {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr, "train.seed": seed}
-    given["data.limit"] = limit
-    config = runs.new_config(
-        model=model,
-        data=data,
-        method=method or "standard",
-        robust=robust,
-        hardware=None if hardware is None else _hardware(hardware, None),
-        data_dir=data_dir,
-        changes={k: v for k, v in given.items() if v is not None} | runs.parse_changes(changes or []),
-    )
+        given = {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr, "train.seed": seed}
+        given["data.limit"] = limit
+        config = runs.new_config(
+            model=model,
+            data=data,
+            method=method or "standard",
+            robust=robust,
+            hardware=None if hardware is None else _hardware(hardware, None),
+            data_dir=data_dir,
+            changes={k: v for k, v in given.items() if v is not None} | runs.parse_changes(changes or []),
+        )
     folder = out or Path("runs") / _run_name(config, robust)
     with console.Progress("training", "batches") as progress:
         result = runs.train_run(
@@ -232,11 +230,11 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
-    _import_torch("analog")
     from neurosim.runs import open_run
 
     opened = open_run(run)
-    explanation = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir)).explain()
+    with interrupts.held_back():
+        explanation = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir)).explain()
     console.emit(explanation.to_dict(), str(explanation), as_json)
 
 
@@ -255,24 +253,32 @@ def _study(
     times_s = _times(times, hardware)
     if chips < 1:
         raise UsageError(f"expected --chips of at least 1; got {chips}")
-    _import_torch("analog", "evaluation.montecarlo", "evaluation.statistics")
-    from neurosim import runs
+    with interrupts.held_back():
+        from neurosim import evaluation, runs
+
+        evaluation.evaluate, evaluation.summarise  # noqa: B018  both load what they need when first named
 
     labels = _labels(folders)
     opened = {label: runs.open_run(folder) for label, folder in labels.items()}
     study = {}
-    for label, run in opened.items():
-        with console.Progress(f"{label} on {hardware.name}", "chips x ages") as progress:
-            study[label] = runs.evaluate_run(
-                run,
-                hardware,
-                chips=chips,
-                times_s=times_s,
-                seed=seed,
-                limit=limit,
-                data_dir=data_dir,
-                progress=progress.show,
-            )
+    with interrupts.remembered() as check:
+        for label, run in opened.items():
+            with console.Progress(f"{label} on {hardware.name}", "chips x ages") as progress:
+
+                def show(done: int, total: int, progress: console.Progress = progress) -> None:
+                    check()
+                    progress.show(done, total)
+
+                study[label] = runs.evaluate_run(
+                    run,
+                    hardware,
+                    chips=chips,
+                    times_s=times_s,
+                    seed=seed,
+                    limit=limit,
+                    data_dir=data_dir,
+                    progress=show,
+                )
     return study
 
 
@@ -320,6 +326,9 @@ def _requirement(text: str, good: float | None) -> Callable[[Mapping[str, Table]
         raise unknown(
             "column of --require", f"accuracy_{column}", [f"accuracy_{name}" for name in REQUIRABLE]
         )
+
+    if column.startswith("yield") and good is None:
+        raise UsageError(f"--require {text!r} needs --bound, the accuracy that a good chip has")
 
     def check(summaries: Mapping[str, Table]) -> list[str]:
         from neurosim.evaluation import format_duration
@@ -448,10 +457,10 @@ def models_show(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: J
     from neurosim.models import info
 
     found = info(name)
-    _import_torch()
-    from neurosim.models import create
+    with interrupts.held_back():
+        from neurosim.models import create
 
-    model = create(name, num_classes=10, in_chans=1, image_size=28)
+        model = create(name, num_classes=10, in_chans=1, image_size=28)
     parameters = sum(p.numel() for p in model.parameters())
     value = {"name": name, "summary": found.summary, "paper": found.paper, "parameters": parameters}
     console.emit(
@@ -500,10 +509,10 @@ def data_get(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Versions, devices, what is missing and how to get it."""
-    _import_torch()
-    from neurosim.doctor import examine
+    with interrupts.held_back():
+        from neurosim.doctor import examine
 
-    found = examine()
+        found = examine()
     lines = [(f"{part}: {name}", str(value)) for part, row in found.items() for name, value in row.items()]
     console.emit(found, console.columns(lines), as_json)
 
@@ -515,23 +524,6 @@ def version(as_json: Json = False) -> None:
 
 
 # ---------------------------------------------------------------- in and out
-
-
-def _import_torch(*rooms: str) -> None:
-    """Import what is heavy; Ctrl-C meanwhile would break an import half-way, so it is put off until after."""
-    pressed: list[int] = []
-    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    mine = mine and threading.current_thread() is threading.main_thread()
-    if mine:
-        signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    try:
-        for name in ("torch", *(f"neurosim.{room}" for room in rooms)):
-            importlib.import_module(name)
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -549,6 +541,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, sentence = _verdict(error)
         console.say(sentence)
     if code == 130:
+        # An interrupt that passed through exec("...") inside a library leaves CPython a note to end by the
+        # signal itself, whatever our exit code; running any string withdraws it.
+        exec("")  # noqa: S102
         console.say(
             "interrupted: nothing that was finished is lost; the same command with --resume goes on from here"
         )
