@@ -27,8 +27,7 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-# architecture.md shows signatures, not programs
-RUNNABLE = [page for page in PAGES if page.name != "architecture.md" and fences(page, "python")]
+RUNNABLE = [page for page in PAGES if fences(page, "python")]
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name)
