@@ -323,7 +323,7 @@ def kill_until_done(folder: Path, method: str, kills: int, seed: int) -> int:
     chance = random.Random(seed)
     died = 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(worker.__file__))]
+    command = [sys.executable, str(Path(worker.__file__).with_name("forks.py"))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as server:
@@ -341,6 +341,7 @@ def kill_until_done(folder: Path, method: str, kills: int, seed: int) -> int:
                     os.kill(child, signal.SIGKILL)
             while not line.startswith("ended"):
                 line = server.stdout.readline()
+                assert line, "the server has gone"
             assert line in ("ended 0\n", f"ended {int(signal.SIGKILL)}\n")
             died += line != "ended 0\n"
         server.stdin.close()

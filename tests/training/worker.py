@@ -1,13 +1,7 @@
-"""A small run in a process of its own, to be killed.
-
-``python worker.py`` imports torch once, then forks a run for each line ``FOLDER METHOD`` of its input.
-A run writes its process id, a line a step, and ``done``.
-"""
+"""A small run, the same in every process that makes it."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 
 import torch
@@ -74,19 +68,3 @@ def slow_run(out: str, method: str) -> None:
 
     train(network(), loaders(), method=METHODS[method], out=out, resume=True, progress=tell, **OPTIONS)
     print("done", flush=True)
-
-
-def main() -> None:
-    """Serve; the parent itself never computes, so that its children may."""
-    print("ready", flush=True)
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            print(os.getpid(), flush=True)
-            slow_run(*line.split())
-            os._exit(0)
-        print(f"ended {os.waitpid(child, 0)[1]}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
