@@ -37,10 +37,16 @@ class Bench:
 
     active: Active | None = None
     observing: bool = False
+    # forward passes of the network begun so far: how a layer that is used twice in one tells its uses apart
+    passes: int = 0
     # does the network treat chips on the batch axis as an ordinary batch? by input signature
     rides: dict[tuple[object, ...], bool] = field(default_factory=dict)
     # bytes of the largest activation of one sample, by input signature
     activation_bytes: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Bench:
+        """A bench of its own, with nothing on it: chips stay on the bench of the original."""
+        return Bench(rides=dict(self.rides), activation_bytes=dict(self.activation_bytes))
 
     @contextlib.contextmanager
     def use(self, part: slice, linear: bool = False) -> Iterator[Active]:

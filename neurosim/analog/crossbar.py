@@ -41,6 +41,11 @@ class Realised:
     gain: Tensor
     bias: Tensor | None
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether autograd follows what chips hold."""
+        return self.matrix.requires_grad or (self.bias is not None and self.bias.requires_grad)
+
     def part(self, chips: slice) -> Realised:
         """The same on some of the chips."""
         bias = None if self.bias is None else self.bias[chips]
@@ -70,10 +75,14 @@ class Crossbar:
     layout: Layout
     bench: Bench
     ranges: Ranges | None = None
-    vectors_read: int = 0
+    # by use: a layer that a forward pass uses twice has two rows of white noise, so that neither depends
+    # on how many vectors the other has read
+    vectors_read: list[int] = field(default_factory=list)
+    _pass: int = -1
+    _use: int = 0
     _states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _realised: Realised | None = None
-    _readers: dict[int, _Reader] = field(default_factory=dict)
+    _readers: dict[tuple[int, int], _Reader] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -92,19 +101,27 @@ class Crossbar:
             if self.bench.observing:
                 self._observe(x, weight)
             return self.operator.ideal(x, weight, bias)
+        self._count_use()
         realised = self._on(active, weight, bias).part(active.part)
-        batch = self.operator.batched(x)
+        batch = self.operator.batched(_at_least_float32(x))
         chips = len(active.numbers)
         if batch.shape[0] % chips:
             raise ContractError(f"{self.name} read {batch.shape[0]} vectors on {chips} chips")
         if active.linear:
-            return self.operator.restore(self._linear(batch, realised), x)
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.matrix.requires_grad)
-        fused = not needs_grad and x.device.type == "cpu" and x.dtype == torch.float32
+            return self.operator.restore(self._linear(batch, realised), x, weight).to(x.dtype)
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
+        fused = not needs_grad and x.device.type == "cpu" and batch.dtype == torch.float32
         read = self._read_fused if fused else self._read_torch
         y = read(self.operator.prepare(batch), realised, active)
-        self.vectors_read += y.shape[0] // chips
-        return self.operator.restore(y, x)
+        self.vectors_read[self._use] += y.shape[0] // chips
+        return self.operator.restore(y, x, weight).to(x.dtype)
+
+    def _count_use(self) -> None:
+        """Which use of this layer in the present forward pass of the network this is: 0, 1, …"""
+        self._use = self._use + 1 if self._pass == self.bench.passes else 0
+        self._pass = self.bench.passes
+        if self._use == len(self.vectors_read):
+            self.vectors_read.append(0)
 
     # ---- program and age ----------------------------------------------------------------------
 
@@ -112,12 +129,13 @@ class Crossbar:
         """Forget what was realised; with ``keep_states`` the programmed devices stay."""
         self._realised = None
         self._readers = {}
-        self.vectors_read = 0
+        self.vectors_read = []
+        self._pass = -1
         if not keep_states:
             self._states = {}
 
     def _on(self, active: Active, weight: Tensor, bias: Tensor | None) -> Realised:
-        if torch.is_grad_enabled() and weight.requires_grad:
+        if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
             return self._realise(weight, bias, active, {})  # gradients must reach the present weights
         if self._realised is None:
             self._realised = self._realise(weight.detach(), _detached(bias), active, self._states)
@@ -173,7 +191,7 @@ class Crossbar:
         if bias is None:
             return None
         if self.hardware.array.bias == "digital":
-            return bias.expand(len(active.chips), -1)
+            return _at_least_float32(bias).expand(len(active.chips), -1)
         held, fresh, scale = self._hold(bias[:, None], "bias", "per-layer", active, states)
         held = held[..., 0] * scale.to(held.dtype)
         if fresh is None:
@@ -249,7 +267,8 @@ class Crossbar:
         return torch.stack([self._by_column(row) for row in per_tile])
 
     def _effect(self, r: int, c: int, time_s: float) -> str:
-        return f"output-noise[{r},{c}]@{time_s!r}"
+        use = f"#{self._use}" if self._use else ""
+        return f"output-noise[{r},{c}]{use}@{time_s!r}"
 
     def _white_noise(self, r: int, y: Tensor, chip: int, active: Active) -> Tensor:
         """White output noise of one row part, (vectors, columns)."""
@@ -259,7 +278,8 @@ class Crossbar:
             source = stream(
                 active.chips.lot.seed, chip, f"{self.name}.weight", self._effect(r, c, active.time_s)
             )
-            n = source.normal((y.shape[0], width), self.vectors_read * width, str(y.device))
+            first = self.vectors_read[self._use] * width
+            n = source.normal((y.shape[0], width), first, str(y.device))
             pieces.append(n[:, : right - left])
         return torch.cat(pieces, dim=1).to(y) * self._noise_std()
 
@@ -283,7 +303,7 @@ class Crossbar:
                 stop = min(start + step, (k + 1) * items)
                 piece = self._dac(x[start:stop])
                 target = out[start * per_item : stop * per_item]
-                reader.read(piece, target, self.vectors_read + (start - k * items) * per_item)
+                reader.read(piece, target, self.vectors_read[self._use] + (start - k * items) * per_item)
         return out
 
     def _dac(self, x: Tensor) -> Tensor:
@@ -306,16 +326,17 @@ class Crossbar:
     def _reader(self, k: int, realised: Realised, active: Active) -> _Reader:
         if self._realised is None:  # realised for this forward alone
             return _Reader(self, k, realised, active)
-        chip = active.numbers[k]
-        if chip not in self._readers:
-            self._readers[chip] = _Reader(self, k, realised, active)
-        return self._readers[chip]
+        key = active.numbers[k], self._use
+        if key not in self._readers:
+            self._readers[key] = _Reader(self, k, realised, active)
+        return self._readers[key]
 
     # ---- calibration --------------------------------------------------------------------------
 
     def _observe(self, x: Tensor, weight: Tensor) -> None:
-        """Fix the ranges from nominal weights and the inputs of one calibration pass."""
+        """Fix the ranges from nominal weights and inputs: the largest of all uses in a calibration pass."""
         hw = self.hardware
+        x = _at_least_float32(x)
         full_scale = calibrate_range(x, hw.dac)
         items = self.operator.prepare(self.operator.batched(quantise(x, full_scale, hw.dac.bits)))
         mapped = to_conductances(weight.reshape(self.layout.columns, -1), hw.device, hw.array.scaling)
@@ -327,6 +348,9 @@ class Crossbar:
                 y = self.operator.partial(items, matrix, rows)
                 for c, (left, right) in enumerate(self.layout.col_ranges):
                     adc[r, c] = calibrate_range(y[:, left:right], hw.adc)
+        before = self.ranges
+        if before is not None:  # of an earlier use: Deployed.calibrate forgets those of earlier passes
+            full_scale, adc = max(full_scale, before.dac), torch.maximum(adc, before.adc)
         self.ranges = Ranges(full_scale, adc)
 
 
@@ -377,12 +401,21 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 def _total(matrix: Tensor) -> Tensor:
-    """Σ|w| of each chip, (chips,): one pass, no copy."""
-    return torch.linalg.vector_norm(matrix.detach(), ord=1, dim=(1, 2))
+    """Σ|w| of each chip, (chips,): one pass, no copy.
+
+    In two steps, because torch splits a sum over everything among its threads, but not one of many sums:
+    a chip's total must not depend on whether it is the only one.
+    """
+    return torch.linalg.vector_norm(matrix.detach(), ord=1, dim=2).sum(dim=1)
 
 
 def _ratio(reference: Tensor, present: Tensor) -> Tensor:
     return torch.where(present > 0, reference / present, torch.ones_like(present))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision signals are widened: conductances are float32 or float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _detached(bias: Tensor | None) -> Tensor | None:

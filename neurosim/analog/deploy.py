@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,10 +43,12 @@ def deploy(model: nn.Module, hardware: Hardware, *, calibration: Tensor | None =
         calibration: inputs on which converter ranges are fixed, as by ``net.calibrate``.
 
     Raises:
-        UsageError: not a module, not a Hardware, or a weight that holds NaN or infinity.
+        UsageError: not a module, not a Hardware, deployed already (or with such a part), or a weight that
+            is empty or holds NaN or infinity.
 
     >>> import neurosim as ns
-    >>> net = deploy(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), ns.hardware("gaussian-mismatch"))
+    >>> plain = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> net = deploy(plain, ns.hardware("gaussian-mismatch"))
     >>> with net.on(ns.Lot(net.hardware, seed=0)[0:16]) as chips:
     ...     chips(torch.ones(5, 4)).shape
     torch.Size([16, 5, 2])
@@ -55,7 +57,7 @@ def deploy(model: nn.Module, hardware: Hardware, *, calibration: Tensor | None =
         raise UsageError(f"expected a torch module to deploy; got {type(model).__name__}")
     if not isinstance(hardware, Hardware):
         raise UsageError(f"expected a Hardware, from neurosim.hardware(name); got {hardware!r}")
-    if isinstance(model, Deployed):
+    if any(isinstance(module, Deployed) for module in model.modules()):
         raise UsageError("expected a network that is not deployed yet; deploy the original instead")
     net = copy.deepcopy(model)
     bench = Bench()
@@ -75,6 +77,8 @@ def deploy(model: nn.Module, hardware: Hardware, *, calibration: Tensor | None =
 
 def _check_finite(name: str, module: nn.Module) -> None:
     for key, parameter in module.named_parameters(recurse=False):
+        if parameter.numel() == 0:
+            raise UsageError(f"expected weights to put on crossbars; {name or 'root'}.{key} is empty")
         if not bool(torch.isfinite(parameter).all()):
             raise UsageError(
                 f"expected finite weights; got NaN or infinity in {name + '.' if name else ''}{key}"
@@ -90,6 +94,10 @@ class Deployed(nn.Module):
     _bench: Bench
     _hardware: Hardware
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._bench.passes += 1
+        return super().__call__(*args, **kwargs)
+
     @property
     def hardware(self) -> Hardware:
         """The hardware this network is deployed on."""
@@ -103,33 +111,50 @@ class Deployed(nn.Module):
     def calibrate(self, inputs: Tensor) -> None:
         """Fix the ranges of all converters on data, once, with nominal weights.
 
+        A layer that a forward pass uses several times takes the largest range of its uses.  Ranges of an
+        earlier calibration are forgotten; when this one fails they stay.
+
         Args:
             inputs: (samples, …), from the training data: never the data under test.
 
         Raises:
-            UsageError: empty or non-finite inputs, or chips are on the bench.
+            UsageError: empty or non-finite inputs, inputs that never reach a layer, or chips are on the
+                bench.
         """
         if self._bench.active is not None:
             raise UsageError("expected to calibrate off the bench; leave net.on(...) first")
-        if not isinstance(inputs, Tensor) or inputs.shape[:1].numel() == 0:
+        if not isinstance(inputs, Tensor) or inputs.dim() == 0 or len(inputs) == 0:
             raise UsageError("expected a tensor of calibration inputs with at least one sample")
+        crossbars = self._crossbars()
+        before = [crossbar.ranges for crossbar in crossbars]
         self._bench.observing = True
-        training = self.training
         try:
-            self.eval()
-            with torch.no_grad():
+            for crossbar in crossbars:
+                crossbar.ranges = None
+            with torch.no_grad(), _eval_mode(self), _through_forwards(self):
                 self(inputs)
+            self._check_reached(crossbars)
+        except BaseException:
+            for crossbar, ranges in zip(crossbars, before, strict=True):
+                crossbar.ranges = ranges
+            raise
         finally:
-            self.train(training)
             self._bench.observing = False
-        missed = [c.name for c in self._crossbars() if c.needs_ranges and c.ranges is None]
+
+    @staticmethod
+    def _check_reached(crossbars: list[Crossbar]) -> None:
+        missed = [c.name for c in crossbars if c.needs_ranges and c.ranges is None]
         if missed:
             raise UsageError(
                 f"the calibration inputs never reached layer {missed[0]!r}: cannot fix its ranges"
             )
 
     def calibration_state(self) -> dict[str, Tensor]:
-        """The fixed ranges, by layer: ``<name>.dac`` (scalar) and ``<name>.adc`` (row parts, column tiles)."""
+        """The fixed ranges, by layer.
+
+        ``<name>.dac`` is a scalar in units of the layer's input; ``<name>.adc``, (row parts, column tiles),
+        is in units of that input × one fully-on device.
+        """
         state = {}
         for crossbar in self._crossbars():
             if crossbar.ranges is not None:
@@ -138,10 +163,11 @@ class Deployed(nn.Module):
         return state
 
     def load_calibration_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take ranges saved by :meth:`calibration_state`.
+        """Take ranges saved by :meth:`calibration_state`; layers it does not name keep theirs.
 
         Raises:
-            UsageError: a layer or shape that this network does not have, or a range that is not positive.
+            UsageError: a layer or shape that this network does not have, or a range that is not finite and
+                above 0.  Nothing is taken then.
         """
         known = {c.name: c for c in self._crossbars()}
         names = {key.rpartition(".")[0] for key in state}
@@ -149,17 +175,9 @@ class Deployed(nn.Module):
             raise UsageError(
                 f"calibration names layer {missing[0]!r}, which is not on a crossbar of this network"
             )
-        for name in names:
-            crossbar = known[name]
-            dac, adc = state.get(f"{name}.dac"), state.get(f"{name}.adc")
-            shape = (len(crossbar.layout.row_slices), len(crossbar.layout.col_ranges))
-            if dac is None or adc is None or dac.numel() != 1 or tuple(adc.shape) != shape:
-                raise UsageError(
-                    f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"
-                )
-            if not bool((adc > 0).all()) or not float(dac) > 0:
-                raise UsageError(f"calibration of layer {name!r} holds a range that is not above 0")
-            crossbar.ranges = Ranges(float(dac), adc.detach().clone().float())
+        taken = {name: _ranges_of(known[name], state) for name in names}
+        for name, ranges in taken.items():
+            known[name].ranges = ranges
 
     @contextlib.contextmanager
     def on(self, chips: Chips, time_s: float = 0.0) -> Iterator[OnChips]:
@@ -173,9 +191,13 @@ class Deployed(nn.Module):
         """
         self._check_ready(chips)
         crossbars = self._crossbars()
-        self._bench.active = Active(chips, _time(time_s), slice(0, len(chips)))
+        active = Active(chips, _time(time_s), slice(0, len(chips)))
+        for crossbar in crossbars:
+            crossbar.reset()  # a copy made while chips were on still holds their devices
         try:
-            yield OnChips(self, crossbars)
+            with _through_forwards(self):
+                self._bench.active = active
+                yield OnChips(self, crossbars)
         finally:
             self._bench.active = None
             for crossbar in crossbars:
@@ -212,7 +234,10 @@ class Deployed(nn.Module):
         sizes = self._bench.activation_bytes
         signature = (tuple(inputs.shape[1:]), inputs.dtype)
         if signature not in sizes:
-            sizes[signature] = self._measured_activation_bytes(inputs[:1])
+            try:
+                sizes[signature] = self._measured_activation_bytes(inputs[:1])
+            except (RuntimeError, ValueError, IndexError):  # a network that takes no single sample
+                sizes[signature] = -(-self._measured_activation_bytes(inputs) // max(1, len(inputs)))
         return sizes[signature]
 
     def _measured_activation_bytes(self, sample: Tensor) -> int:
@@ -223,13 +248,10 @@ class Deployed(nn.Module):
             largest.extend(t.numel() * t.element_size() for t in tensors)
 
         hooks = [m.register_forward_hook(note) for m in self.modules()]
-        training = self.training
         try:
-            self.eval()
-            with torch.no_grad(), _off_bench(self._bench):
+            with torch.no_grad(), _eval_mode(self), _off_bench(self._bench):
                 self(sample)
         finally:
-            self.train(training)
             for hook in hooks:
                 hook.remove()
         return max(largest)
@@ -262,6 +284,52 @@ def _off_bench(bench: Bench) -> Iterator[None]:
         bench.active = active
 
 
+@contextlib.contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every module in eval mode, and each back in its own afterwards (a frozen batch-norm stays frozen)."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        net.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _through_forwards(net: nn.Module) -> Iterator[None]:
+    """Have torch call every layer's forward.
+
+    ``nn.TransformerEncoderLayer`` hands its weights to one fused kernel when nobody looks, past the forward
+    of its linear layers, and with it past the crossbars.  It does not while a layer has a hook.
+    """
+    layers = [m for m in net.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d))]
+    hooks = [layer.register_forward_pre_hook(_look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _look(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing."""
+
+
+def _ranges_of(crossbar: Crossbar, state: Mapping[str, Tensor]) -> Ranges:
+    name = crossbar.name
+    dac, adc = state.get(f"{name}.dac"), state.get(f"{name}.adc")
+    shape = (len(crossbar.layout.row_slices), len(crossbar.layout.col_ranges))
+    if dac is None or adc is None or dac.numel() != 1 or tuple(adc.shape) != shape:
+        raise UsageError(
+            f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"
+        )
+    ranges = Ranges(float(dac), adc.detach().clone().float())
+    if not bool(((ranges.adc > 0) & ranges.adc.isfinite()).all()) or not 0 < ranges.dac < float("inf"):
+        raise UsageError(f"calibration of layer {name!r} holds a range that is not finite and above 0")
+    return ranges
+
+
 def _layer_row(name: str, layer: CrossbarLinear | CrossbarConv2d) -> LayerRow:
     layout = layer.crossbar.layout
     biases = (
@@ -280,15 +348,21 @@ def _time(time_s: float) -> float:
         seconds = float("nan")
     if not 0.0 <= seconds < float("inf"):
         raise UsageError(f"expected an age of 0 seconds or more; got time_s={time_s!r}")
-    return seconds
+    return seconds + 0.0  # -0.0 is the same age as 0.0
 
 
 class OnChips:
     """A network on chips, inside ``with net.on(chips) as on_chips``.
 
     ``on_chips(x)`` runs a shared batch (batch, …) on every chip and returns (chips, batch, …) for
-    every tensor the network returns.  Chips ride the batch axis when the network treats that axis as
-    an ordinary batch (checked once on two samples); else they run one at a time, with equal numbers.
+    every tensor the network returns, alone or in tuples, lists and dictionaries; numbers, text and None
+    among them are passed on.  Chips ride the batch axis when the network treats that axis as an ordinary
+    batch (checked once on two samples); else, and always in training mode, whose batch statistics would
+    mix the chips, they run one at a time, with equal numbers.
+
+    White noise is indexed by the vectors that a layer has read since the last :meth:`age`, each of its
+    uses in one forward pass apart: results do not depend on batch size as long as that does not change
+    how often a layer is used.
     """
 
     def __init__(self, net: Deployed, crossbars: list[Crossbar]) -> None:
@@ -319,7 +393,11 @@ class OnChips:
             crossbar.reset(keep_states=True)
 
     def __call__(self, inputs: Tensor) -> Any:
-        """Outputs of every chip for the shared batch ``inputs`` (batch, …)."""
+        """Outputs of every chip for the shared batch ``inputs`` (batch, …).
+
+        Raises:
+            UsageError: the network returns something other than the above, or holds NaN weights.
+        """
         if not self._rides(inputs):
             return self._one_by_one(inputs)
         step = self._samples_per_piece(inputs)
@@ -327,7 +405,7 @@ class OnChips:
             return self._together(inputs)
         # Pieces whose activations stay in cache, and in memory that the allocator can use again.
         outputs = [self._together(inputs[start : start + step]) for start in range(0, len(inputs), step)]
-        return pytree.tree_map(lambda *ys: torch.cat(ys, dim=1), *outputs)
+        return _joined(lambda ys: torch.cat(ys, dim=1), outputs)
 
     def _samples_per_piece(self, inputs: Tensor) -> int:
         if torch.is_grad_enabled():
@@ -339,7 +417,7 @@ class OnChips:
     def _together(self, inputs: Tensor) -> Any:
         count = len(self._active.numbers)
         repeated = inputs if count == 1 else inputs.repeat(count, *([1] * (inputs.dim() - 1)))
-        return pytree.tree_map(lambda y: y.reshape(count, -1, *y.shape[1:]), self._net(repeated))
+        return _joined(lambda ys: ys[0].unflatten(0, (count, ys[0].shape[0] // count)), [self._net(repeated)])
 
     def _one_by_one(self, inputs: Tensor) -> Any:
         part = self._active.part
@@ -349,14 +427,14 @@ class OnChips:
             self._set_vectors_read(before)  # every chip reads the same vectors
             with self._net._bench.use(slice(k, k + 1), self._active.linear):
                 outputs.append(self._net(inputs))
-        return pytree.tree_map(lambda *ys: torch.stack(ys), *outputs)
+        return _joined(torch.stack, outputs)
 
-    def _vectors_read(self) -> list[int]:
-        return [crossbar.vectors_read for crossbar in self._crossbars]
+    def _vectors_read(self) -> list[list[int]]:
+        return [list(crossbar.vectors_read) for crossbar in self._crossbars]
 
-    def _set_vectors_read(self, counts: list[int]) -> None:
+    def _set_vectors_read(self, counts: list[list[int]]) -> None:
         for crossbar, count in zip(self._crossbars, counts, strict=True):
-            crossbar.vectors_read = count
+            crossbar.vectors_read = list(count)
 
     def _rides(self, inputs: Tensor) -> bool:
         """Whether chips and samples may share and split axis 0."""
@@ -365,9 +443,12 @@ class OnChips:
         rides = self._net._bench.rides
         chips, samples = min(2, len(self._active.numbers)), min(2, len(inputs))
         signature = (chips, samples, tuple(inputs.shape[1:]), inputs.dtype, inputs.device)
+        if chips * samples < 2:
+            return False  # one sample on one chip: nothing to split
         if signature not in rides:
-            rides[signature] = chips * samples < 2 or self._probe(inputs[:2], chips)
-            if not rides[signature]:
+            warned = not all(rides.values())
+            rides[signature] = self._probe(inputs[:2], chips)
+            if not rides[signature] and not warned:
                 warnings.warn(
                     "this network does not treat axis 0 as an ordinary batch: chips run one at a time",
                     stacklevel=3,
@@ -382,7 +463,9 @@ class OnChips:
             with torch.no_grad(), self._net._bench.use(slice(start, start + chips), linear=True):
                 together = self._together(inputs)
                 apart = [self._one_by_one(sample) for sample in inputs.split(1)]
-                return _equal(together, pytree.tree_map(lambda *ys: torch.cat(ys, dim=1), *apart))
+                return _equal(together, _joined(lambda ys: torch.cat(ys, dim=1), apart))
+        except UsageError:
+            raise
         except (ContractError, RuntimeError, ValueError, IndexError):
             return False
         finally:
@@ -395,6 +478,28 @@ def _equal(a: Any, b: Any) -> bool:
     if left_spec != right_spec:
         return False
     return all(
-        x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) if isinstance(x, Tensor) else x == y
+        x.shape == y.shape and _close(x, y) if isinstance(x, Tensor) else x == y
         for x, y in zip(left, right, strict=True)
     )
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    if not (x.is_floating_point() or x.is_complex()):
+        return torch.equal(x, y)
+    return torch.allclose(x, y, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], outputs: list[Any]) -> Any:
+    """Outputs of several passes as one: tensors joined, what else a network may return from the first."""
+
+    def leaf(*ys: Any) -> Any:
+        if isinstance(ys[0], Tensor):
+            return join(list(ys))
+        if ys[0] is None or isinstance(ys[0], (bool, int, float, str)):
+            return ys[0]
+        raise UsageError(
+            "expected a network that returns tensors, alone or in tuples, lists or dictionaries; "
+            f"got {type(ys[0]).__name__}"
+        )
+
+    return pytree.tree_map(leaf, *outputs)

@@ -59,12 +59,22 @@ class Lot:
 
 def _numbers(index: int | slice | Sequence[int]) -> Sequence[int]:
     if isinstance(index, slice):
-        if index.stop is None:
-            raise UsageError("a lot is endless: expected a slice with an end, such as lot[0:16]")
-        return range(index.start or 0, index.stop, index.step or 1)
+        return _slice(index)
     if isinstance(index, Sequence):
         return list(index)
     try:
         return [operator.index(index)]
     except TypeError:
         raise UsageError(f"expected a chip number, a slice or a list of numbers; got {index!r}") from None
+
+
+def _slice(index: slice) -> range:
+    if index.stop is None:
+        raise UsageError("a lot is endless: expected a slice with an end, such as lot[0:16]")
+    try:
+        start = 0 if index.start is None else index.start
+        numbers = range(start, index.stop, 1 if index.step is None else index.step)
+    except (TypeError, ValueError):  # not integers, or a step of zero
+        raise UsageError(f"expected a slice of chip numbers, such as lot[0:16]; got lot[{index!r}]") from None
+    check_chips([numbers[0], numbers[-1]] if numbers else [])  # before a number is made of each
+    return numbers

@@ -105,8 +105,8 @@ class Operator(ABC):
         """Vectors that one entry of the leading axis of a batched input is read as."""
 
     @abstractmethod
-    def restore(self, y: Tensor, x: Tensor) -> Tensor:
-        """Products (vectors, columns) back in the shape torch would return for the original input."""
+    def restore(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Products (vectors, columns) back in the shape, and order in memory, that torch would return."""
 
     def items_per_piece(self, x: Tensor, columns: int) -> int:
         """Entries of the leading axis whose products fill about one cache."""
@@ -132,7 +132,7 @@ class Matmul(Operator):
     def vectors_per_item(self, x: Tensor) -> int:
         return 1
 
-    def restore(self, y: Tensor, x: Tensor) -> Tensor:
+    def restore(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -218,8 +218,16 @@ class Convolution2d(Operator):
     def vectors_per_item(self, x: Tensor) -> int:
         return math.prod(self.size(x))
 
-    def restore(self, y: Tensor, x: Tensor) -> Tensor:
+    def restore(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         height, width = self.size(x)
         items = 1 if x.dim() == 3 else x.shape[0]
         image = y.reshape(items, height, width, y.shape[-1]).permute(0, 3, 1, 2)
+        if not (_channels_last(weight) or (x.dim() == 4 and _channels_last(x))):
+            image = image.contiguous()  # networks may .view() what torch returns
         return image[0] if x.dim() == 3 else image
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether torch would take (N, C, H, W) as channels-last; told apart by strides even for C = 1."""
+    _, channels, _, width = x.shape
+    return x.stride()[1:] == (1, width * channels, channels) and x.stride()[1:] != (1, 1, 1)
