@@ -122,23 +122,16 @@ def follow_torch_threads() -> None:
     """Give the kernels as many threads as torch has now: both share one OpenMP pool, and one setting.
 
     A process told to use one thread (``OMP_NUM_THREADS=1``, a worker of a pool) must not wait for a
-    second one in every kernel: on a busy machine that costs a scheduling quantum each time.
-    """
-    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it when imported
-    set_num_threads(max(1, min(torch.get_num_threads(), most)))
-
-
-def _start_pool() -> None:
-    """Start numba's threads now, and give torch back the thread count that starting them overwrites.
-
-    Where both use one libgomp (torch's wheel), numba sets that library's default to every core.
+    second one in every kernel: on a busy machine that costs a scheduling quantum each time.  Where both
+    use one libgomp (torch's wheel), the first call starts numba's threads and with them overwrites
+    torch's setting, which is then given back.  Not done on import: a process that forks should be
+    able to import first.
     """
     threads = torch.get_num_threads()
-    set_num_threads(1)
-    torch.set_num_threads(threads)
-
-
-_start_pool()
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it when imported
+    set_num_threads(max(1, min(threads, most)))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def key_words(lot: int, name: str, effect: str) -> tuple[int, int]:
