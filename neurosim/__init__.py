@@ -20,7 +20,18 @@ _SURFACE = {
     "compare": "neurosim.evaluation",
     "summarise": "neurosim.evaluation",
 }
-_ROOMS = ("analog", "data", "devices", "evaluation", "models", "random", "report", "runs", "storage", "training")
+_ROOMS = (
+    "analog",
+    "data",
+    "devices",
+    "evaluation",
+    "models",
+    "random",
+    "report",
+    "runs",
+    "storage",
+    "training",
+)
 
 __all__ = [*_SURFACE, *_ROOMS, "__version__"]
 

@@ -24,6 +24,9 @@ GROUP = 64
 """Elements of one group: 16 consecutive blocks × 4 words, stored word-major."""
 LANES = 16
 
+# fuse multiply and add; no NaN, no infinity, no signed zero: never reassociate, which would change bits
+FAST = {"contract", "nnan", "ninf", "nsz"}
+
 _M0 = np.uint64(0xD2511F53)
 _M1 = np.uint64(0xCD9E8D57)
 _W0 = 0x9E3779B9
@@ -91,6 +94,24 @@ _PW0 = np.uint32(_W0)
 _PW1 = np.uint32(_W1)
 
 
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile for one thread, called from other kernels."""
+    return _compiled(function, parallel=False)
+
+
+def parallel_kernel(function: Callable[..., Any]) -> Any:
+    """Compile with ``prange`` on every thread; call :func:`neurosim.random.follow_torch_threads` first."""
+    return _compiled(function, parallel=True)
+
+
+def _compiled(function: Callable[..., Any], parallel: bool) -> Any:
+    options: dict[str, Any] = {"parallel": parallel, "error_model": "numpy", "fastmath": FAST}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that can be written: compile at every start rather than fail
+        return njit(**options)(function)
+
+
 @njit(inline="always")
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """Ten rounds of Philox-4x32: four counter words and two key words (uint32) to four words."""
@@ -125,7 +146,7 @@ _HALF = np.float32(0.5)
 _TWO = np.float32(2.0)
 
 
-@njit(inline="always", fastmath={"contract", "nnan", "ninf", "nsz"})
+@njit(inline="always", fastmath=FAST)
 def log32(x):  # type: ignore[no-untyped-def]
     """ln x for positive normal float32, within 1 ulp or so (Cephes ``logf`` coefficients)."""
     bits = _bits_of(x)
@@ -160,7 +181,7 @@ _I1 = np.int32(1)
 _I2 = np.int32(2)
 
 
-@njit(inline="always", fastmath={"contract", "nnan", "ninf", "nsz"})
+@njit(inline="always", fastmath=FAST)
 def box_muller(a, b):  # type: ignore[no-untyped-def]
     """Two standard normals from two uint32 words.
 
@@ -199,7 +220,7 @@ _ROUND = np.float32(12582912.0)  # adding and subtracting 1.5 * 2^23 rounds to a
 _BIAS = np.int32(127)
 
 
-@njit(inline="always", fastmath={"contract", "nnan", "ninf", "nsz"})
+@njit(inline="always", fastmath=FAST)
 def exp32(x):  # type: ignore[no-untyped-def]
     """e^x in float32 for |x| <= 87, within 1 ulp or so (Cephes ``expf`` coefficients); clipped beyond."""
     x = min(max(x, -_EXP_MAX + _ONE), _EXP_MAX)

@@ -30,8 +30,8 @@ from numba import config, njit, prange, set_num_threads
 
 from neurosim import philox as _p
 from neurosim.errors import UsageError
+from neurosim.philox import kernel, parallel_kernel
 
-_FAST = {"contract", "nnan", "ninf", "nsz"}
 _CHIP_LIMIT = 2**32
 _OFFSET_LIMIT = 2**62  # so that positions stay within 64-bit integers
 _ZERO = np.uint32(0)
@@ -45,7 +45,7 @@ def group_words(lane, block_low, block_high, chip, k0, k1):  # type: ignore[no-u
     return _p.philox(_p._add32(block_low, np.uint32(lane)), block_high, chip, _ZERO, k0, k1)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _bits_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
     for lane in range(16):
         w0, w1, w2, w3 = group_words(lane, low, high, chip, k0, k1)
@@ -55,7 +55,7 @@ def _bits_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
         out[48 + lane] = w3
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def normal_group(out, low, high, chip, k0, k1):  # type: ignore[no-untyped-def]
     """Fill 64 float32 with the normals of the group whose first block is (low, high)."""
     for lane in range(16):
@@ -77,7 +77,7 @@ def block_words(group):  # type: ignore[no-untyped-def]
 
 # The two kernels differ in one call only.  numba caches machine code for module-level functions but
 # not for ones made by a factory, and a second of compilation at every start would be worse than a twin.
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def _fill_bits(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
     count = out.shape[1]
     first = offset // 64
@@ -96,7 +96,7 @@ def _fill_bits(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
                 target[begin + e] = buffer[e]
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def _fill_normals(out, chips, offset, k0, k1):  # type: ignore[no-untyped-def]
     count = out.shape[1]
     first = offset // 64

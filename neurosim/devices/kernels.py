@@ -14,10 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from neurosim.philox import exp32, log32
+from neurosim.philox import exp32, kernel, log32, parallel_kernel
 from neurosim.random import block_words, normal_group
 
-_FAST = {"contract", "nnan", "ninf", "nsz"}
 # adding and subtracting 1.5 * 2^23 rounds a float32 below 2^22 to the nearest integer, ties to even
 _ROUND = np.float32(12582912.0)
 
@@ -50,25 +49,25 @@ def _group(buffer, group, chip, k0, k1):  # type: ignore[no-untyped-def]
 # is why sigma, inv_step and limit are one number a tile, and why rows are sliced before the loop).
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _convert_set(y, out, n, sigma, inv_step, limit, scale, bias):  # type: ignore[no-untyped-def]
     for c in range(y.size):
         out[c] = _convert(y[c] + sigma * n[c], inv_step, limit, scale[c]) + bias[c]
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _convert_add(y, out, n, sigma, inv_step, limit, scale):  # type: ignore[no-untyped-def]
     for c in range(y.size):
         out[c] += _convert(y[c] + sigma * n[c], inv_step, limit, scale[c])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _scale_set(y, out, n, sigma, scale, bias):  # type: ignore[no-untyped-def]
     for c in range(y.size):
         out[c] = (y[c] + sigma * n[c]) * scale[c] + bias[c]
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _scale_add(y, out, n, sigma, scale):  # type: ignore[no-untyped-def]
     for c in range(y.size):
         out[c] += (y[c] + sigma * n[c]) * scale[c]
@@ -86,7 +85,7 @@ def _row(line, total, n, sigma, inv_step, limit, scale, bias, add, adc):  # type
         _scale_set(line, total, n, sigma, scale, bias)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def read_tile(  # type: ignore[no-untyped-def]
     y, out, left, right, sigma, inv_step, limit, scale, bias, first, chip, k0, k1, pitch, add, adc, noise
 ):
@@ -135,7 +134,7 @@ def read_tile(  # type: ignore[no-untyped-def]
                     _row(line, total, part, sigma, inv_step, limit, gain, shift, add, adc)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def quantise_rows(x, out, inv_step, limit, step):  # type: ignore[no-untyped-def]
     """out = clip(round(x * inv_step), ±limit) * step for a 2-D array with any row stride."""
     rows, columns = x.shape
@@ -151,7 +150,7 @@ _ONE = np.float32(1.0)
 _TASK = 64  # groups of 64 devices a task
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _program_group(target, g, nu, n, m, inv_max, tiny, c0, c1, c2, mean, std, scale):  # type: ignore[no-untyped-def]
     for e in range(target.size):
         x = target[e] * inv_max
@@ -163,7 +162,7 @@ def _program_group(target, g, nu, n, m, inv_max, tiny, c0, c1, c2, mean, std, sc
         nu[e] = abs(mu + sd * m[e]) * scale
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def program_pcm(  # type: ignore[no-untyped-def]
     target, g, nu, chips, keys, inv_max, tiny, c0, c1, c2, mean, std, scale
 ):
@@ -191,7 +190,7 @@ def program_pcm(  # type: ignore[no-untyped-def]
             )
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@kernel
 def _age_group(g, nu, out, n, log_time, growth, inv_max, tiny, coefficient, power, largest):  # type: ignore[no-untyped-def]
     for e in range(g.size):
         drifted = g[e] * exp32(-log_time * nu[e])
@@ -199,7 +198,7 @@ def _age_group(g, nu, out, n, log_time, growth, inv_max, tiny, coefficient, powe
         out[e] = max(drifted + drifted * q * growth * n[e], _ZERO)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
+@parallel_kernel
 def age_pcm(  # type: ignore[no-untyped-def]
     g, nu, out, chips, keys, log_time, growth, inv_max, tiny, coefficient, power, largest
 ):

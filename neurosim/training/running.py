@@ -43,6 +43,7 @@ class _State:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_accuracy: float | None = None
+    best_loss: float = 0.0  # of the best epoch; it breaks ties in accuracy
     seconds: float = 0.0
 
 
@@ -205,11 +206,16 @@ class Run:
 
     def _close_epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         state = self.state
-        accuracy = row.get("validation_accuracy")
-        better = accuracy is None or state.best_accuracy is None or accuracy > state.best_accuracy
+        accuracy, loss = row.get("validation_accuracy"), row.get("validation_loss", 0.0)
+        # Small validation sets tie often; the first of equals would be an early, undertrained epoch.
+        better = (
+            accuracy is None
+            or state.best_accuracy is None
+            or (accuracy, -loss) > (state.best_accuracy, -state.best_loss)
+        )
         if better:
             self.best = {name: tensor.detach().clone() for name, tensor in tensors_of(self.model).items()}
-            state.best_epoch, state.best_accuracy = row["epoch"], accuracy
+            state.best_epoch, state.best_accuracy, state.best_loss = row["epoch"], accuracy, loss
         state.history.append(row)
         state.epoch, state.batch, state.samples, state.sums = state.epoch + 1, 0, 0, {}
         if self.folder is not None:
