@@ -114,6 +114,19 @@ class Splits:
         """Height and width of the images, in pixels."""
         return self.train.inputs.shape[2], self.train.inputs.shape[3]
 
+    def loaders(self, batch_size: int, seed: int = 0) -> Loaders:
+        """Batches of each part; the training part is shuffled by ``seed``, the others read in order.
+
+        >>> from neurosim.data import load
+        >>> [len(part) for part in load("digits").loaders(batch_size=100)]
+        [13, 2, 4]
+        """
+        return Loaders(
+            Batches(self.train, batch_size, shuffle_seed=seed),
+            Batches(self.validation, batch_size),
+            Batches(self.test, batch_size),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:
@@ -190,3 +203,12 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaders:
+    """Batches of the three parts of a data set: what :func:`neurosim.train` takes."""
+
+    train: Batches
+    validation: Batches
+    test: Batches
