@@ -118,8 +118,9 @@ class Splits:
         """Batches of each part; the training part is shuffled by ``seed``, the others read in order.
 
         >>> from neurosim.data import load
-        >>> [len(part) for part in load("digits").loaders(batch_size=100)]
-        [13, 2, 4]
+        >>> loaders = load("digits").loaders(batch_size=100)
+        >>> len(loaders.train), len(loaders.validation), len(loaders.test)
+        (13, 2, 4)
         """
         return Loaders(
             Batches(self.train, batch_size, shuffle_seed=seed),
