@@ -21,6 +21,8 @@ from neurosim.devices.kernels import pitch, quantise_rows, read_tile
 from neurosim.errors import UsageError
 from neurosim.random import Draws, follow_torch_threads, key_words, stream
 
+_ALIGNMENT = 64  # bytes; what torch's own allocator gives a fresh tensor on the CPU
+
 
 class ContractError(RuntimeError):
     """The network does not treat the leading axis as an ordinary batch; caught by ``OnChips``."""
@@ -223,7 +225,7 @@ class Crossbar:
         folded = self._folded(realised)
         outputs = []
         for k, items in enumerate(torch.chunk(self.operator.prepare(x), folded.shape[0])):
-            y = self.operator.partial(items, folded[k], slice(0, self.layout.rows))
+            y = self.operator.partial(_aligned(items), _aligned(folded[k]), slice(0, self.layout.rows))
             outputs.append(y if realised.bias is None else y + realised.bias[k])
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -309,7 +311,7 @@ class Crossbar:
     def _dac(self, x: Tensor) -> Tensor:
         bits = self.hardware.dac.bits
         if bits is None:
-            return x
+            return _aligned(x)
         levels = 2 ** (bits - 1) - 1
         out = torch.empty_like(x)
         full_scale = self._ranges().dac
@@ -360,7 +362,7 @@ class _Reader:
     def __init__(self, crossbar: Crossbar, k: int, realised: Realised, active: Active) -> None:
         hw, ranges = crossbar.hardware, crossbar._ranges()
         self.crossbar = crossbar
-        self.matrix = realised.matrix[k]
+        self.matrix = _aligned(realised.matrix[k])
         self.chip = np.uint32(active.numbers[k])
         self.adc = hw.adc.bits is not None
         self.noise = hw.array.output_noise_std > 0
@@ -411,6 +413,15 @@ def _total(matrix: Tensor) -> Tensor:
 
 def _ratio(reference: Tensor, present: Tensor) -> Tensor:
     return torch.where(present > 0, reference / present, torch.ones_like(present))
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The same numbers at an address that suits vector units.
+
+    Libraries choose kernels, and with them the order of sums, by alignment; the numbers of a chip must not
+    depend on which chips lie before it in memory.
+    """
+    return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

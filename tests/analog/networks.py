@@ -1,0 +1,142 @@
+"""Layers, hardware and helpers that the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+import neurosim as ns
+from neurosim.analog import Chips, Deployed, Lot, deploy
+from neurosim.devices import Hardware
+from neurosim.random import stream
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+def some(*shape: int, name: str = "x") -> Tensor:
+    """Normals that a test may call its data: the same on every run, and nobody's global state."""
+    return stream(77, 0, name, "test").normal(shape)
+
+
+def filled(net: nn.Module) -> nn.Module:
+    """Parameters from named streams, of ordinary size."""
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            size = max(1, parameter[0].numel()) if parameter.dim() > 1 else 4
+            parameter.copy_(some(*parameter.shape, name=name) / size**0.5)
+    return net.eval()
+
+
+class Row(NamedTuple):
+    """One row of the conformance table: how to make a layer, and the shape of one sample."""
+
+    layer: Callable[[], nn.Module]
+    sample: tuple[int, ...]
+
+
+class EachAlone(nn.Module):
+    """A convolution that sees one unbatched image (C, H, W) at a time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(*args, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.conv(image) for image in x])
+
+
+def _conv(sample: tuple[int, ...], *args: Any, **options: Any) -> Row:
+    return Row(lambda: nn.Conv2d(*args, **options), sample)
+
+
+LAYERS: dict[str, Row] = {
+    "linear": Row(lambda: nn.Linear(33, 20), (33,)),
+    "linear without bias": Row(lambda: nn.Linear(33, 20, bias=False), (33,)),
+    "linear, one output": Row(lambda: nn.Linear(40, 1), (40,)),
+    "linear, one input": Row(lambda: nn.Linear(1, 9), (1,)),
+    "linear, wide": Row(lambda: nn.Linear(20, 130), (20,)),
+    "linear, N-D input": Row(lambda: nn.Linear(10, 12), (3, 4, 10)),
+    "conv": _conv((5, 9, 8), 5, 6, 3),
+    "conv without bias": _conv((5, 9, 8), 5, 6, 3, bias=False),
+    "conv, stride, padding, dilation": _conv((4, 11, 12), 4, 6, 3, stride=2, padding=2, dilation=2),
+    "conv, uneven everything": _conv(
+        (3, 13, 11), 3, 5, (3, 2), stride=(1, 2), padding=(0, 3), dilation=(2, 1)
+    ),
+    "conv, groups": _conv((6, 7, 7), 6, 9, 3, groups=3, padding=1),
+    "conv, depthwise": _conv((8, 6, 6), 8, 8, 3, groups=8, padding=1),
+    "conv, depthwise, two outputs a channel": _conv((4, 6, 6), 4, 8, 3, groups=4),
+    "conv, same": _conv((3, 8, 9), 3, 4, 3, padding="same"),
+    "conv, same, even kernel, dilation": _conv((3, 9, 9), 3, 4, (4, 2), padding="same", dilation=(1, 3)),
+    "conv, valid": _conv((3, 8, 9), 3, 4, 3, padding="valid"),
+    "conv, even kernel": _conv((3, 8, 8), 3, 4, 2, stride=2),
+    "conv, reflect": _conv((2, 8, 7), 2, 5, 3, padding=2, padding_mode="reflect"),
+    "conv, replicate, same": _conv((2, 8, 7), 2, 5, 4, padding="same", padding_mode="replicate"),
+    "conv, circular": _conv((2, 8, 7), 2, 5, 3, padding=(1, 2), padding_mode="circular"),
+    "conv, one channel": _conv((1, 9, 9), 1, 6, 3),
+    "conv, one channel out": _conv((3, 6, 6), 3, 1, 3),
+    "conv, 1x1": _conv((7, 5, 5), 7, 6, 1),
+    "conv, kernel of the image": _conv((4, 3, 3), 4, 10, 3),
+    "conv, unbatched": Row(lambda: EachAlone(3, 4, 3, padding=1), (3, 6, 6)),
+}
+
+
+def small(rows: int, cols: int) -> dict[str, Any]:
+    """Changes that make small tiles, so that every layer has several."""
+    return {"array__rows": rows, "array__cols": cols}
+
+
+HARDWARE: dict[str, Hardware] = {
+    "ideal": ns.hardware("ideal"),
+    "gaussian-mismatch": ns.hardware("gaussian-mismatch"),
+    "pcm-joshi-2020": ns.hardware("pcm-joshi-2020", **small(16, 16)),
+    "pcm-joshi-2020, 7x5": ns.hardware("pcm-joshi-2020", **small(7, 5)),
+    "pcm-aihwkit-default": ns.hardware("pcm-aihwkit-default"),
+    "per column": ns.hardware("pcm-joshi-2020", array__scaling="per-column", **small(16, 16)),
+    "bias on devices": ns.hardware("pcm-joshi-2020", array__bias="device", **small(16, 16)),
+    "output noise": ns.hardware("pcm-joshi-2020", array__output_noise_std=0.05, **small(16, 16)),
+    "noise without converters": ns.hardware(
+        "ideal", array__output_noise_std=0.05, compensation="global", **small(16, 16)
+    ),
+    "percentiles": ns.hardware(
+        "pcm-aihwkit-default", dac__range="percentile", adc__range="percentile", adc__percentile=99.0
+    ),
+}
+
+
+def samples(row: Row, count: int = 6) -> Tensor:
+    return some(count, *row.sample)
+
+
+def deployed(row: Row, hardware: Hardware, count: int = 6) -> tuple[Deployed, Tensor]:
+    """The layer on the hardware, calibrated on its inputs, and these inputs."""
+    x = samples(row, count)
+    return deploy(filled(row.layer()), hardware, calibration=x), x
+
+
+def read(net: Deployed, chips: Chips, x: Tensor, time_s: float = DAY) -> Tensor:
+    """Outputs of the chips without gradients: the fused path."""
+    with torch.no_grad(), net.on(chips, time_s) as on_chips:
+        out: Tensor = on_chips(x)
+        return out
+
+
+def lot(net: Deployed, seed: int = 0) -> Lot:
+    return Lot(net.hardware, seed)
+
+
+def adc_steps(net: Deployed) -> float:
+    """The largest change of an output that one ADC code makes, with a margin for per-chip gains; or 0."""
+    bits = net.hardware.adc.bits
+    if bits is None:
+        return 0.0
+    largest = 0.0
+    for name, module in net.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            adc = net.calibration_state()[f"{name or 'root'}.adc"]
+            step = float(adc.max()) / (2 ** (bits - 1) - 1)
+            largest = max(largest, step * float(module.weight.detach().abs().max()))
+    return largest * 3.0  # drift compensation multiplies by up to about 2.5 in ten years
