@@ -113,7 +113,7 @@ def test_calibration_that_does_not_fit_is_refused(net: Deployed) -> None:
         net.load_calibration_state({"head.dac": torch.tensor(1.0)})
     with pytest.raises(UsageError, match=r"calibration of layer '0' does not fit"):
         net.load_calibration_state({**state, "0.adc": torch.ones(1, 1)})
-    with pytest.raises(UsageError, match=r"range that is not finite and above 0"):
+    with pytest.raises(UsageError, match=r"range that is not"):
         net.load_calibration_state({**state, "0.adc": -state["0.adc"]})
 
 
