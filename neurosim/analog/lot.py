@@ -63,7 +63,7 @@ def _numbers(index: int | slice | Sequence[int]) -> Sequence[int]:
     if isinstance(index, Sequence):
         return list(index)
     try:
-        return [operator.index(index)]
+        return [index if isinstance(index, bool) else operator.index(index)]
     except TypeError:
         raise UsageError(f"expected a chip number, a slice or a list of numbers; got {index!r}") from None
 
