@@ -13,6 +13,7 @@ from torch import Tensor
 
 import neurosim as ns
 from neurosim.analog import Deployed, Lot, deploy
+from neurosim.analog.layers import CrossbarConv2d, CrossbarLinear
 from neurosim.analog.operators import layout
 from neurosim.devices import Array, Hardware, tile_grid
 from neurosim.devices.kernels import pitch
@@ -153,6 +154,28 @@ def test_outputs_saturate_at_ranges_that_never_follow_the_batch() -> None:
     # and what is in range is read alike, whatever else is in the batch
     mixed = read(net, lot(net)[0:1], torch.cat([x, 1000 * x]), 0.0)
     torch.testing.assert_close(mixed[:, :9], small_out, rtol=0, atol=float(small_out.abs().max()) * 0.02)
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+def test_parts_of_a_product_read_their_own_rows_exactly(layer: Row) -> None:
+    net = deploy(filled(layer.layer()).double(), ns.hardware("ideal", **small(7, 5)))
+    module = next(m for m in net.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d)))
+    operator, rows = module.crossbar.operator, module.crossbar.layout.row_slices
+    x = samples(layer).double()
+    x = x[0] if layer is LAYERS["conv, unbatched"] else x
+    matrix = module.weight.detach().flatten(1)
+    prepared = operator.prepare(operator.batched(x))
+    total = torch.zeros(())
+    for part in rows:
+        kept = torch.zeros_like(matrix)
+        kept[:, part] = matrix[:, part]
+        expected = operator.ideal(x, kept.reshape(module.weight.shape), None)
+        y = operator.partial(prepared, matrix, part)
+        assert y.is_contiguous()
+        torch.testing.assert_close(operator.restore(y, x, module.weight), expected, rtol=0, atol=1e-13)
+        total = total + y
+    whole = operator.ideal(x, module.weight.detach(), None)
+    torch.testing.assert_close(operator.restore(total, x, module.weight), whole, rtol=0, atol=1e-13)
 
 
 # ---- statistics; each with a chance of ALPHA to refuse a right model ----
