@@ -528,8 +528,8 @@ def version(as_json: Json = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code; a user's mistake is one sentence, never a traceback."""
-    # Before torch loads its OpenMP library: idle threads sleep instead of spinning.  On a quiet machine it
-    # costs nothing measurable; on a busy one spinning made many short kernels 3 to 6 times slower.
+    # Before torch loads its OpenMP library: idle threads sleep instead of spinning.  On a quiet machine a
+    # chip then takes a third longer; on a busy one spinning made it 3 to 6 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = app(
