@@ -1,0 +1,291 @@
+"""The exact effective conductance of a crossbar with resistive wires."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from neurosim.devices.wires.reduction import Level, Plan, Side, gradient, plan, reduce
+from neurosim.errors import UsageError, unknown
+
+# which ends of the word lines are driven, and which ends of the bit lines are sensed
+TOPOLOGIES: dict[str, frozenset[Side]] = {
+    "opposite": frozenset({"left", "bottom"}),
+    "same": frozenset({"left", "top"}),
+    "both-ends": frozenset({"left", "right", "top", "bottom"}),
+    "driven-both-ends": frozenset({"left", "right", "bottom"}),
+}
+
+# Ideal wires are wires of this resistance, in units of 1 / (largest conductance × rows × columns); the
+# gradient is a product of differences of voltages, and needs a drop that float64 can see.
+FLOOR = {torch.float64: 1e-14, torch.float32: 1e-9}
+FLOOR_WITH_GRADIENT = 1e-8
+# the wire across a cell of padding, in units of the best other wire
+_PASS = {torch.float64: 1e13, torch.float32: 1e7}
+# Arrays are reduced together while the conductances of their cells stay below this (measured).
+_BLOCK_BYTES = 8 << 20
+
+
+class Resistances(NamedTuple):
+    """Of the wires of each array, in ohm; shapes broadcast against the arrays.
+
+    Attributes:
+        row, col: one segment of a word line, of a bit line.
+        source, sink: in series with the end segment of a word line, of a bit line.
+    """
+
+    row: Tensor
+    col: Tensor
+    source: Tensor
+    sink: Tensor
+
+
+def effective_conductance(
+    g_siemens: Tensor,
+    *,
+    r_row_ohm: float | Tensor,
+    r_col_ohm: float | Tensor,
+    r_source_ohm: float | Tensor = 0.0,
+    r_sink_ohm: float | Tensor = 0.0,
+    topology: str = "opposite",
+) -> Tensor:
+    """What a crossbar of linear devices computes through its wires: column currents are ``v @ g_eff``.
+
+    Device (i, j) joins word line i and bit line j.  Along a line, ``r_row_ohm`` (``r_col_ohm``) lies between
+    neighbouring cells, and once more between an end cell and its driver (sense node), in series with
+    ``r_source_ohm`` (``r_sink_ohm``).  Drivers are ideal voltage sources, sense nodes virtual grounds.  The
+    nodal equations of this network are linear: g_eff is the block of their Kron reduction between drivers and
+    sense nodes, exact up to rounding (:mod:`neurosim.devices.wires.reduction`), at O(n³) for n × n cells.
+
+    Args:
+        g_siemens: (..., rows, cols) float32 or float64, each 0 (an open device) or more.
+        r_row_ohm: of one segment of a word line: a number, or a tensor that broadcasts against ``...``.
+        r_col_ohm: of one segment of a bit line.
+        r_source_ohm: of each driver.
+        r_sink_ohm: of each sense node.
+        topology: where lines are connected.  ``"opposite"``: word lines driven before column 0, bit lines
+            sensed after the last row (badcrossbar's convention); ``"same"``: driven before column 0, sensed
+            before row 0; ``"both-ends"``: driven and sensed at both ends (a column's two currents add up);
+            ``"driven-both-ends"``: driven at both ends, sensed after the last row.
+
+    Returns:
+        Shape and type of ``g_siemens``.  With no resistance anywhere, ``g_siemens`` itself.  Gradients with
+        respect to conductances and resistances are those of the adjoint network, once differentiable; with a
+        resistance that requires one, everything is computed in float64, and a resistance of 0 counts as
+        1e-8 of the array's.
+
+    Raises:
+        UsageError: wrong type or shape, a conductance or resistance that is negative, NaN or infinite, or an
+            unknown topology.
+
+    >>> g = torch.full((2, 2), 1e-3, dtype=torch.float64)
+    >>> print((effective_conductance(g, r_row_ohm=10.0, r_col_ohm=10.0) * 1e3).numpy().round(4))
+    [[0.9524 0.9432]
+     [0.9617 0.9524]]
+    """
+    resistances = checked(g_siemens, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm)
+    check_topology(topology)
+    wanted = any(r.requires_grad for r in resistances)
+    if g_siemens.numel() == 0 or not (wanted or any(bool((r > 0).any()) for r in resistances)):
+        return g_siemens
+    rows, cols = g_siemens.shape[-2:]
+    g = g_siemens.reshape(-1, rows, cols)
+    dtype = torch.float64 if wanted else g.dtype
+    batch = g_siemens.shape[:-2]
+    r = Resistances(*(x.to(dtype).expand(batch).reshape(-1) for x in resistances))
+    parts = [
+        _Reduced.apply(g[part].to(dtype), *(x[part] for x in r), topology)
+        for part in _parts(g.shape[0], rows, cols, g.element_size())
+    ]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(g.dtype).reshape(g_siemens.shape)
+
+
+def _parts(arrays: int, rows: int, cols: int, item_bytes: int) -> list[slice]:
+    step = max(1, _BLOCK_BYTES // (16 * rows * cols * item_bytes))
+    return [slice(start, start + step) for start in range(0, arrays, step)]
+
+
+def check_topology(topology: str) -> None:
+    """UsageError unless it is one of :data:`TOPOLOGIES`."""
+    if topology not in TOPOLOGIES:
+        raise unknown("topology", topology, TOPOLOGIES)
+
+
+def checked(g: Tensor, *resistances: float | Tensor) -> Resistances:
+    """Conductances checked, and the resistances as tensors; or UsageError."""
+    check_conductances(g)
+    names = ("r_row_ohm", "r_col_ohm", "r_source_ohm", "r_sink_ohm")
+    found = [check_resistance(n, r, g) for n, r in zip(names, resistances, strict=True)]
+    return Resistances(*found)
+
+
+def check_conductances(g: Tensor) -> None:
+    """UsageError unless these are the conductances of arrays: (..., rows, cols), finite, 0 or more."""
+    if not isinstance(g, Tensor) or g.dtype not in FLOOR:
+        kind = g.dtype if isinstance(g, Tensor) else type(g).__name__
+        raise UsageError(f"expected g_siemens as a float32 or float64 tensor; got {kind}")
+    if g.dim() < 2:
+        raise UsageError(f"expected g_siemens of shape (..., rows, cols); got {tuple(g.shape)}")
+    if g.numel() and not bool((g.detach() >= 0).all() & g.detach().isfinite().all()):
+        worst = g.detach().nan_to_num(nan=-torch.inf, posinf=-torch.inf).amin()
+        found = f"{worst.item():g}" if worst.isfinite() else "NaN or infinity"
+        raise UsageError(f"expected finite conductances of 0 S or more in g_siemens; got {found}")
+
+
+def check_resistance(name: str, value: float | Tensor, g: Tensor) -> Tensor:
+    """A resistance as a tensor that broadcasts against the arrays ``g``, or UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+        raise UsageError(f"expected {name} as a number or a tensor; got {value!r}")
+    r = torch.as_tensor(value, device=g.device)
+    r = r if r.is_floating_point() else r.to(g.dtype)
+    if not bool((r.detach() >= 0).all() & r.detach().isfinite().all()):
+        raise UsageError(f"expected a finite resistance of 0 ohm or more; got {name}={value!r}")
+    batch = g.shape[:-2]
+    try:
+        fits = torch.broadcast_shapes(r.shape, batch) == batch
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise UsageError(f"expected {name} to broadcast against arrays {tuple(batch)}; got {tuple(r.shape)}")
+    return r
+
+
+class _Reduced(torch.autograd.Function):
+    """Effective conductances of arrays (arrays, rows, cols); resistances (arrays,)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, g: Tensor, row: Tensor, col: Tensor, source: Tensor, sink: Tensor, topology: str
+    ) -> Tensor:
+        r = Resistances(row, col, source, sink)
+        unit = unit_of(g)
+        steps = plan(*g.shape[1:], TOPOLOGIES[topology])
+        floor = FLOOR_WITH_GRADIENT if any(ctx.needs_input_grad[1:5]) else FLOOR[g.dtype]
+        keep = any(ctx.needs_input_grad)
+        ends, levels = reduce(cells(g, r, unit, floor, topology, steps), steps, keep_levels=keep)
+        if keep:
+            ctx.save_for_backward(g, *r, unit, *(level.inside for level in levels))
+        ctx.topology, ctx.floor = topology, floor
+        return _summed(ends, *g.shape[1:]) * unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g, *rest = ctx.saved_tensors
+        r, unit = rest[:4], rest[4]
+        levels = [Level(inside, None) for inside in rest[5:]]
+        steps = plan(*g.shape[1:], TOPOLOGIES[ctx.topology])
+        down = gradient(_spread(grads[0] * unit, steps), levels, steps)
+        wanted = [k for k, needed in enumerate(ctx.needs_input_grad[:5]) if needed]
+        inputs = [x.detach().requires_grad_(k in wanted) for k, x in enumerate((g, *r))]
+        with torch.enable_grad():
+            out = cells(inputs[0], Resistances(*inputs[1:]), unit, ctx.floor, ctx.topology, steps)
+            # a pair of ports stands twice in the symmetric matrix of a cell
+            found = torch.autograd.grad(out, [inputs[k] for k in wanted], 0.5 * down)
+        result: list[Tensor | None] = [None] * 6
+        for k, value in zip(wanted, found, strict=True):
+            result[k] = value
+        return tuple(result)
+
+
+def unit_of(g: Tensor) -> Tensor:
+    """The largest conductance, in whose units arrays are reduced; 1 S where all are open."""
+    largest = g.detach().amax()
+    return torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def _summed(ends: Tensor, rows: int, cols: int) -> Tensor:
+    """Currents of all ends of a line together: (arrays, rows, cols)."""
+    if ends.shape[1] > rows:
+        ends = ends[:, :rows] + ends[:, rows:]
+    return ends if ends.shape[2] == cols else ends[..., :cols] + ends[..., cols:]
+
+
+def _spread(grad: Tensor, steps: Plan) -> Tensor:
+    """The adjoint of :func:`_summed`."""
+    rows, cols = grad.shape[1:]
+    return grad.repeat(1, steps.drivers // rows, (len(steps.order) - steps.drivers) // cols)
+
+
+def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan) -> Tensor:
+    """Mutual conductances between the four ports of each cell, in units of ``unit``.
+
+    A cell is the device between its word-line node w and its bit-line node b, with half a segment of wire to
+    each neighbour (a whole one, and the driver or sense node, at a connected end; nothing at an open end).
+    Eliminating w, then b, by the star-mesh transform:
+
+        s_w = g_left + g_right + g
+        s_b = g_top + g_bottom + (g_left + g_right)·g/s_w
+
+    Returns:
+        (arrays, padded rows, padded cols, 4, 4) in the order of ``CELL_PORTS``, zero diagonals.
+    """
+    left, right, top, bottom = half_segments(g, r, unit, floor, topology, steps)
+    g = padded(g / unit, steps)
+    word = (left + right + g).reciprocal()
+    to_left, to_right = left * word * g, right * word * g
+    bit = (top + bottom + to_left + to_right).reciprocal()
+    t, b = top * bit, bottom * bit
+    top_left, top_right, bottom_left, bottom_right = t * to_left, t * to_right, b * to_left, b * to_right
+    top_bottom = t * bottom
+    left_right = left * word * right + to_left * (to_right * bit)
+    none = torch.zeros_like(g)
+    pairs = (
+        none, top_left, top_bottom.expand_as(g), top_right,
+        top_left, none, bottom_left, left_right,
+        top_bottom.expand_as(g), bottom_left, none, bottom_right,
+        top_right, left_right, bottom_right, none,
+    )  # fmt: skip
+    return torch.stack(pairs, dim=-1).unflatten(-1, (4, 4))
+
+
+def half_segments(
+    g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Conductances of the wire from each cell's nodes to the left, to the right, up and down.
+
+    In units of ``unit``; the first two are (arrays, 1, padded cols), the others (arrays, padded rows, 1).
+    """
+    ends = TOPOLOGIES[topology]
+    floor_ohm = floor / (g.shape[1] * g.shape[2])
+    row, col, source, sink = (x * unit for x in r)
+    left, right = _halves(row, source, steps.cols, ends & {"left", "right"}, floor_ohm, g)
+    top, bottom = _halves(col, sink, steps.rows, ends & {"top", "bottom"}, floor_ohm, g)
+    return left.unsqueeze(1), right.unsqueeze(1), top.unsqueeze(2), bottom.unsqueeze(2)
+
+
+def _halves(
+    segment: Tensor, end: Tensor, cells: tuple[int, ...], ends: frozenset[Side], floor_ohm: float, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Conductances from the node of each cell along a line towards its start and towards its stop.
+
+    ``segment`` and ``end`` are (arrays,), in ohm × unit.  Returns two tensors (arrays, cells of the line).
+    """
+    places = torch.tensor(cells, device=g.device)
+    last = int(places.amax())
+    half = (2.0 / _at_least(segment, floor_ohm)).unsqueeze(1)
+    terminal = _at_least(segment + end, floor_ohm).reciprocal().unsqueeze(1)
+    across = _PASS[g.dtype] * torch.maximum(half.detach().amax(), 1 / half.detach().amin())
+    usual = torch.where(places < 0, across, half)
+    none = torch.zeros_like(terminal)
+    start = terminal if {"left", "top"} & ends else none
+    stop = terminal if {"right", "bottom"} & ends else none
+    return torch.where(places == 0, start, usual), torch.where(places == last, stop, usual)
+
+
+def _at_least(resistance: Tensor, floor_ohm: float) -> Tensor:
+    """max(resistance, floor), with gradient 1 everywhere."""
+    return resistance + (floor_ohm - resistance.detach()).clamp_min(0.0)
+
+
+def padded(g: Tensor, steps: Plan) -> Tensor:
+    """Values (arrays, rows, cols) of cells on the padded grid; padding holds 0."""
+    for dim, cells in ((1, steps.rows), (2, steps.cols)):
+        if len(cells) > g.shape[dim]:
+            places = torch.tensor(cells, device=g.device)
+            live = (places >= 0).to(g.dtype)
+            g = g.index_select(dim, places.clamp_min(0)) * (live[:, None] if dim == 1 else live)
+    return g
