@@ -34,13 +34,16 @@ class Resistances(NamedTuple):
 
     Attributes:
         row, col: one segment of a word line, of a bit line.
-        source, sink: in series with the end segment of a word line, of a bit line.
+        left, right: in series with the end segment of a word line, towards its driver.
+        bottom, top: in series with the end segment of a bit line, towards its sense node.
     """
 
     row: Tensor
     col: Tensor
-    source: Tensor
-    sink: Tensor
+    left: Tensor
+    right: Tensor
+    bottom: Tensor
+    top: Tensor
 
 
 def effective_conductance(
@@ -88,19 +91,32 @@ def effective_conductance(
     """
     resistances = checked(g_siemens, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm)
     check_topology(topology)
-    wanted = any(r.requires_grad for r in resistances)
-    if g_siemens.numel() == 0 or not (wanted or any(bool((r > 0).any()) for r in resistances)):
+    return effective(g_siemens, resistances, topology)
+
+
+def effective(g_siemens: Tensor, resistances: Resistances, topology: str) -> Tensor:
+    """:func:`effective_conductance` of checked arguments, with a resistance of its own at each end."""
+    if g_siemens.numel() == 0 or ideal(resistances):
         return g_siemens
     rows, cols = g_siemens.shape[-2:]
     g = g_siemens.reshape(-1, rows, cols)
-    dtype = torch.float64 if wanted else g.dtype
-    batch = g_siemens.shape[:-2]
-    r = Resistances(*(x.to(dtype).expand(batch).reshape(-1) for x in resistances))
+    dtype = torch.float64 if any(r.requires_grad for r in resistances) else g.dtype
+    r = flat(resistances, g_siemens, dtype)
     parts = [
         _Reduced.apply(g[part].to(dtype), *(x[part] for x in r), topology)
         for part in _parts(g.shape[0], rows, cols, g.element_size())
     ]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(g.dtype).reshape(g_siemens.shape)
+
+
+def ideal(resistances: Resistances) -> bool:
+    """Whether wires neither resist nor wait for a gradient."""
+    return not any(r.requires_grad or bool((r > 0).any()) for r in resistances)
+
+
+def flat(resistances: Resistances, g: Tensor, dtype: torch.dtype) -> Resistances:
+    """Resistances of every array of ``g`` (..., rows, cols): each (arrays,)."""
+    return Resistances(*(x.to(dtype).expand(g.shape[:-2]).reshape(-1) for x in resistances))
 
 
 def _parts(arrays: int, rows: int, cols: int, item_bytes: int) -> list[slice]:
@@ -118,8 +134,8 @@ def checked(g: Tensor, *resistances: float | Tensor) -> Resistances:
     """Conductances checked, and the resistances as tensors; or UsageError."""
     check_conductances(g)
     names = ("r_row_ohm", "r_col_ohm", "r_source_ohm", "r_sink_ohm")
-    found = [check_resistance(n, r, g) for n, r in zip(names, resistances, strict=True)]
-    return Resistances(*found)
+    row, col, source, sink = [check_resistance(n, r, g) for n, r in zip(names, resistances, strict=True)]
+    return Resistances(row, col, source, source, sink, sink)
 
 
 def check_conductances(g: Tensor) -> None:
@@ -154,16 +170,14 @@ def check_resistance(name: str, value: float | Tensor, g: Tensor) -> Tensor:
 
 
 class _Reduced(torch.autograd.Function):
-    """Effective conductances of arrays (arrays, rows, cols); resistances (arrays,)."""
+    """Effective conductances of arrays (arrays, rows, cols); arguments 1 to 6: resistances, (arrays,)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, row: Tensor, col: Tensor, source: Tensor, sink: Tensor, topology: str
-    ) -> Tensor:
-        r = Resistances(row, col, source, sink)
+    def forward(ctx: Any, g: Tensor, *rest: Any) -> Tensor:
+        r, topology = Resistances(*rest[:6]), rest[6]
         unit = unit_of(g)
         steps = plan(*g.shape[1:], TOPOLOGIES[topology])
-        floor = FLOOR_WITH_GRADIENT if any(ctx.needs_input_grad[1:5]) else FLOOR[g.dtype]
+        floor = FLOOR_WITH_GRADIENT if any(ctx.needs_input_grad[1:7]) else FLOOR[g.dtype]
         keep = any(ctx.needs_input_grad)
         ends, levels = reduce(cells(g, r, unit, floor, topology, steps), steps, keep_levels=keep)
         if keep:
@@ -175,17 +189,17 @@ class _Reduced(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g, *rest = ctx.saved_tensors
-        r, unit = rest[:4], rest[4]
-        levels = [Level(inside, None) for inside in rest[5:]]
+        r, unit = rest[:6], rest[6]
+        levels = [Level(inside, None) for inside in rest[7:]]
         steps = plan(*g.shape[1:], TOPOLOGIES[ctx.topology])
         down = gradient(_spread(grads[0] * unit, steps), levels, steps)
-        wanted = [k for k, needed in enumerate(ctx.needs_input_grad[:5]) if needed]
+        wanted = [k for k, needed in enumerate(ctx.needs_input_grad[:7]) if needed]
         inputs = [x.detach().requires_grad_(k in wanted) for k, x in enumerate((g, *r))]
         with torch.enable_grad():
             out = cells(inputs[0], Resistances(*inputs[1:]), unit, ctx.floor, ctx.topology, steps)
             # a pair of ports stands twice in the symmetric matrix of a cell
             found = torch.autograd.grad(out, [inputs[k] for k in wanted], 0.5 * down)
-        result: list[Tensor | None] = [None] * 6
+        result: list[Tensor | None] = [None] * 8
         for k, value in zip(wanted, found, strict=True):
             result[k] = value
         return tuple(result)
@@ -242,6 +256,13 @@ def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, 
     return torch.stack(pairs, dim=-1).unflatten(-1, (4, 4))
 
 
+def connected(r: Resistances, topology: str) -> dict[Side, Tensor | None]:
+    """What lies in series with each end of the lines; None where that end is open."""
+    ends = TOPOLOGIES[topology]
+    series = {"left": r.left, "right": r.right, "bottom": r.bottom, "top": r.top}
+    return {side: value if side in ends else None for side, value in series.items()}
+
+
 def half_segments(
     g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -249,31 +270,40 @@ def half_segments(
 
     In units of ``unit``; the first two are (arrays, 1, padded cols), the others (arrays, padded rows, 1).
     """
-    ends = TOPOLOGIES[topology]
     floor_ohm = floor / (g.shape[1] * g.shape[2])
-    row, col, source, sink = (x * unit for x in r)
-    left, right = _halves(row, source, steps.cols, ends & {"left", "right"}, floor_ohm, g)
-    top, bottom = _halves(col, sink, steps.rows, ends & {"top", "bottom"}, floor_ohm, g)
+    end = connected(r, topology)
+    row, col = r.row * unit, r.col * unit
+    at = {side: None if series is None else series * unit for side, series in end.items()}
+    left, right = _halves(row, at["left"], at["right"], steps.cols, floor_ohm, g)
+    top, bottom = _halves(col, at["top"], at["bottom"], steps.rows, floor_ohm, g)
     return left.unsqueeze(1), right.unsqueeze(1), top.unsqueeze(2), bottom.unsqueeze(2)
 
 
 def _halves(
-    segment: Tensor, end: Tensor, cells: tuple[int, ...], ends: frozenset[Side], floor_ohm: float, g: Tensor
+    segment: Tensor,
+    first: Tensor | None,
+    final: Tensor | None,
+    cells: tuple[int, ...],
+    floor_ohm: float,
+    g: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Conductances from the node of each cell along a line towards its start and towards its stop.
 
-    ``segment`` and ``end`` are (arrays,), in ohm × unit.  Returns two tensors (arrays, cells of the line).
+    ``segment`` and the ends are (arrays,), in ohm × unit; an end that is None is open.  Returns two tensors
+    (arrays, cells of the line).
     """
     places = torch.tensor(cells, device=g.device)
     last = int(places.amax())
     half = (2.0 / _at_least(segment, floor_ohm)).unsqueeze(1)
-    terminal = _at_least(segment + end, floor_ohm).reciprocal().unsqueeze(1)
     across = _PASS[g.dtype] * torch.maximum(half.detach().amax(), 1 / half.detach().amin())
     usual = torch.where(places < 0, across, half)
-    none = torch.zeros_like(terminal)
-    start = terminal if {"left", "top"} & ends else none
-    stop = terminal if {"right", "bottom"} & ends else none
-    return torch.where(places == 0, start, usual), torch.where(places == last, stop, usual)
+
+    def end(series: Tensor | None) -> Tensor:
+        if series is None:
+            return torch.zeros_like(half)
+        return _at_least(segment + series, floor_ohm).reciprocal().unsqueeze(1)
+
+    return torch.where(places == 0, end(first), usual), torch.where(places == last, end(final), usual)
 
 
 def _at_least(resistance: Tensor, floor_ohm: float) -> Tensor:

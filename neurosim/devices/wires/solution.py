@@ -14,6 +14,7 @@ from neurosim.devices.wires.effective import (
     cells,
     check_topology,
     checked,
+    flat,
     half_segments,
     padded,
     unit_of,
@@ -126,16 +127,16 @@ class Network:
     @classmethod
     def of(cls, g: Tensor, r: Resistances, topology: str, sources: bool = False) -> Network:
         """Reduce; ``sources``: :meth:`nodes` will be given current sources."""
-        batch, (rows, cols) = g.shape[:-2], g.shape[-2:]
-        flat = g.detach().reshape(-1, rows, cols)
-        r = Resistances(*(x.detach().to(g.dtype).expand(batch).reshape(-1) for x in r))
-        unit, steps = unit_of(flat), plan(rows, cols, TOPOLOGIES[topology])
+        rows, cols = g.shape[-2:]
+        arrays = g.detach().reshape(-1, rows, cols)
+        r = Resistances(*(x.detach() for x in flat(r, g, g.dtype)))
+        unit, steps = unit_of(arrays), plan(rows, cols, TOPOLOGIES[topology])
         floor = FLOOR[g.dtype]
         with torch.no_grad():
-            found = cells(flat, r, unit, floor, topology, steps)
+            found = cells(arrays, r, unit, floor, topology, steps)
             _, levels = reduce(found, steps, keep_levels=True, keep_inverses=sources)
-            halves = half_segments(flat, r, unit, floor, topology, steps)
-        return cls(flat, unit, topology, steps, levels, halves)
+            halves = half_segments(arrays, r, unit, floor, topology, steps)
+        return cls(arrays, unit, topology, steps, levels, halves)
 
     def flat(self, values: Tensor) -> Tensor:
         """(..., inputs, lines) as (arrays, inputs, lines)."""
