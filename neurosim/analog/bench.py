@@ -37,6 +37,8 @@ class Bench:
 
     active: Active | None = None
     observing: bool = False
+    # training: solve the wires once, then carry that solution on until it is forgotten
+    reuse_wires: bool = False
     # forward passes of the network begun so far: how a layer that is used twice in one tells its uses apart
     passes: int = 0
     # does the network treat chips on the batch axis as an ordinary batch? by input signature

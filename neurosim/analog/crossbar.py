@@ -1,13 +1,15 @@
 """One weight on crossbar tiles: program, age and read it, on every chip that is on the bench.
 
 A crossbar is a pipeline of small stages, each of which maps tensors to tensors:
-DAC → products of each row part → white noise → ADC → gain → sum → bias.  On the CPU and without
+DAC → products of each row part → white noise → ADC → gain → sum → bias.  Wires act when a chip is programmed:
+what they leave of its conductances is a matrix like any other.  On the CPU and without
 gradients the stages run fused (:mod:`neurosim.devices.kernels`); otherwise as torch operations that
 autograd can follow.  Both give the same numbers, from the same streams.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.operators import Layout, Operator, layout
+from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
 from neurosim.devices import Hardware, calibrate_range, quantise, to_conductances
 from neurosim.devices.kernels import pitch, quantise_rows, read_tile
 from neurosim.errors import UsageError
@@ -33,7 +36,8 @@ class Realised:
     """A weight as chips hold it.
 
     Attributes:
-        matrix: (chips, columns, rows), (g+ − g−)/(g_max − g_min): between −1 and 1 before noise.
+        matrix: (chips, columns, rows), (g+ − g−)/(g_max − g_min), through the wires: between −1 and 1 before
+            noise.
         gain: (chips, row parts, columns), from matrix products back to units of the layer: weight
             scale times drift compensation.
         bias: (chips, columns), or None.
@@ -85,6 +89,8 @@ class Crossbar:
     _states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _realised: Realised | None = None
     _readers: dict[tuple[int, int], _Reader] = field(default_factory=dict)
+    # of wires, while the bench reuses solutions from one training step to the next
+    reused: Reused | None = None
 
     @classmethod
     def of(
@@ -147,17 +153,23 @@ class Crossbar:
         self, weight: Tensor, bias: Tensor | None, active: Active, states: dict[str, dict[str, Tensor]]
     ) -> Realised:
         matrix = weight.reshape(self.layout.columns, self.layout.rows)
-        held, fresh, scale = self._hold(matrix, "weight", self.hardware.array.scaling, active, states)
-        gain = self._compensation(held, fresh) * scale.reshape(-1).to(held.dtype)
-        return Realised(held, gain, self._bias(bias, active, states))
+        now, fresh, scale = self._hold(matrix, "weight", self.hardware.array.scaling, active, states)
+        if not self.hardware.wires.act:
+            held = self._difference(now)
+            gain = self._compensation(held, None if fresh is None else self._difference(fresh))
+            return Realised(held, gain * scale.reshape(-1).to(held.dtype), self._bias(bias, active, states))
+        held = self._difference(self._through_wires(now))
+        reference = None if fresh is None else self._fresh_through_wires(fresh, states)
+        columns, rows = self._wire_gains(matrix, states)
+        gain = self._compensation(held, reference) * columns * scale.reshape(-1).to(held.dtype)
+        return Realised(held * rows, gain, self._bias(bias, active, states))
 
     def _hold(
         self, weight: Tensor, what: str, scaling: str, active: Active, states: dict[str, dict[str, Tensor]]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[list[Tensor], list[Tensor] | None, Tensor]:
         """Program and age both legs: (now, right after programming or None if never needed, scale)."""
         device, chips = self.hardware.device, active.chips
         mapped = to_conductances(weight, device, scaling)  # type: ignore[arg-type]
-        span = device.g_max_siemens - device.g_min_siemens
         now: list[Tensor] = []
         fresh: list[Tensor] = []
         for leg, target in (("+", mapped.g_plus), ("-", mapped.g_minus)):
@@ -167,9 +179,67 @@ class Crossbar:
                 states[name] = device.program(target, draws)
             now.append(device.age(states[name], active.time_s, draws))
             fresh.append(states[name]["g_siemens"])
-        held = (now[0] - now[1]) * (1.0 / span)
         compensated = self.hardware.compensation == "global" and active.time_s > 0
-        return held, (fresh[0] - fresh[1]) * (1.0 / span) if compensated else None, mapped.scale
+        return now, fresh if compensated else None, mapped.scale
+
+    def _difference(self, legs: Sequence[Tensor]) -> Tensor:
+        device = self.hardware.device
+        return (legs[0] - legs[1]) * (1.0 / (device.g_max_siemens - device.g_min_siemens))
+
+    # ---- wires --------------------------------------------------------------------------------
+
+    def _through_wires(self, legs: Sequence[Tensor]) -> list[Tensor]:
+        """What the inputs see of both legs; in training, mostly from the solution of an earlier step."""
+        wires = self.hardware.wires
+        solve = MODELS[wires.model]
+        if not (self.bench.reuse_wires and torch.is_grad_enabled() and legs[0].requires_grad):
+            return through_wires(legs[0], legs[1], self.layout, wires, solve)
+        cheap = through_wires(legs[0], legs[1], self.layout, wires, MODELS["column-approximation"])
+        if self.reused is None:
+            exact = through_wires(legs[0], legs[1], self.layout, wires, solve)
+            self.reused = Reused.of(exact, cheap)
+            return exact
+        return [leg + rest for leg, rest in zip(cheap, self.reused.rest, strict=True)]
+
+    def _fresh_through_wires(self, fresh: Sequence[Tensor], states: dict[str, dict[str, Tensor]]) -> Tensor:
+        """The reference of drift compensation: one solution a chip, whatever the ages."""
+        name = f"{self.name}.weight, through wires"
+        if name not in states:
+            legs = [leg.detach() for leg in fresh]
+            states[name] = {"fresh": self._difference(self._through_wires(legs))}
+        return states[name]["fresh"]
+
+    def _wire_gains(self, matrix: Tensor, states: dict[str, dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Compensation of wires, (row parts, columns) and (columns, rows): fixed from target conductances."""
+        compensation = self.hardware.wires.compensation
+        if compensation == "none":
+            one = matrix.new_ones(())
+            return one, one
+        if self.reused is not None and self.reused.gains is not None:
+            return self.reused.gains
+        name = f"{self.name}.weight, wire gains"
+        if name not in states:
+            targets, seen = self._nominal(matrix)
+            columns, rows = gains(
+                self._difference(targets), self._difference(seen), self.layout, compensation
+            )
+            states[name] = {"columns": columns, "rows": rows}
+        found = states[name]["columns"], states[name]["rows"]
+        if self.reused is not None:
+            self.reused.gains = found
+        return found
+
+    def _nominal(self, matrix: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Target conductances of both legs without noise, and what the inputs would see of them."""
+        hw = self.hardware
+        mapped = to_conductances(matrix.detach(), hw.device, hw.array.scaling)
+        targets = [mapped.g_plus, mapped.g_minus]
+        if not hw.wires.act:
+            return targets, targets
+        seen = through_wires(
+            targets[0][None], targets[1][None], self.layout, hw.wires, MODELS[hw.wires.model]
+        )
+        return targets, [leg[0] for leg in seen]
 
     def _compensation(self, held: Tensor, fresh: Tensor | None) -> Tensor:
         """Global drift compensation, (chips, row parts, columns): one factor a chip and tile.
@@ -194,11 +264,11 @@ class Crossbar:
             return None
         if self.hardware.array.bias == "digital":
             return _at_least_float32(bias).expand(len(active.chips), -1)
-        held, fresh, scale = self._hold(bias[:, None], "bias", "per-layer", active, states)
-        held = held[..., 0] * scale.to(held.dtype)
+        now, fresh, scale = self._hold(bias[:, None], "bias", "per-layer", active, states)
+        held = self._difference(now)[..., 0] * scale.to(now[0].dtype)
         if fresh is None:
             return held
-        return held * _ratio(_total(fresh) * scale, _total(held[..., None]))[:, None]
+        return held * _ratio(_total(self._difference(fresh)) * scale, _total(held[..., None]))[:, None]
 
     # ---- read ---------------------------------------------------------------------------------
 
@@ -341,9 +411,10 @@ class Crossbar:
         x = _at_least_float32(x)
         full_scale = calibrate_range(x, hw.dac)
         items = self.operator.prepare(self.operator.batched(quantise(x, full_scale, hw.dac.bits)))
-        mapped = to_conductances(weight.reshape(self.layout.columns, -1), hw.device, hw.array.scaling)
-        span = hw.device.g_max_siemens - hw.device.g_min_siemens
-        matrix = (mapped.g_plus - mapped.g_minus) / span
+        weight = weight.reshape(self.layout.columns, -1)
+        matrix = self._difference(self._nominal(weight)[1])
+        if hw.wires.act:
+            matrix = matrix * self._wire_gains(weight, {})[1]
         adc = torch.ones(len(self.layout.row_slices), len(self.layout.col_ranges))
         if self.converts:
             for r, rows in enumerate(self.layout.row_slices):

@@ -18,6 +18,7 @@ from neurosim.analog.crossbar import ContractError, Crossbar, Ranges
 from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of
 from neurosim.analog.layers import LAYERS, CrossbarConv2d, CrossbarLinear
 from neurosim.analog.lot import Chips
+from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.errors import UsageError
 
@@ -178,6 +179,35 @@ class Deployed(nn.Module):
         taken = {name: _ranges_of(known[name], state) for name in names}
         for name, ranges in taken.items():
             known[name].ranges = ranges
+
+    def reuse_wires(self) -> None:
+        """From now on, with gradients, solve the wires in the first forward and carry that solution on.
+
+        The forwards after it add to the first-order approximation, at the present weights, what the exact
+        solution differed by; :meth:`forget_wires` has the next forward solve anew.
+        """
+        self._bench.reuse_wires = True
+
+    def forget_wires(self) -> None:
+        """Solve the wires anew in the next forward."""
+        for crossbar in self._crossbars():
+            crossbar.reused = None
+
+    def wire_state(self) -> dict[str, Tensor]:
+        """What :meth:`reuse_wires` carries from step to step, by layer."""
+        return {
+            f"{crossbar.name}.{key}": tensor
+            for crossbar in self._crossbars()
+            if crossbar.reused is not None
+            for key, tensor in crossbar.reused.state().items()
+        }
+
+    def load_wire_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`wire_state` gave."""
+        for crossbar in self._crossbars():
+            start = f"{crossbar.name}."
+            own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            crossbar.reused = Reused.from_state(own) if "plus" in own else None
 
     @contextlib.contextmanager
     def on(self, chips: Chips, time_s: float = 0.0) -> Iterator[OnChips]:

@@ -83,8 +83,24 @@ def effects_of(hardware: Hardware) -> list[Effect]:
         "once per chip and age" if compensated else "-",
         "one factor a tile" if compensated else "off",
     )
-    wires = Effect("wire resistance (IR drop)", False, "-", "not modelled")
-    return [converters[0], *hardware.device.effects(), wires, noise, converters[1], compensation]
+    return [converters[0], *hardware.device.effects(), _wires(hardware), noise, converters[1], compensation]
+
+
+def _wires(hardware: Hardware) -> Effect:
+    wires, name = hardware.wires, "wire resistance (IR drop)"
+    if not wires.act:
+        return Effect(name, False, "-", "not modelled" if wires.model == "none" else "ideal wires")
+    ends = [
+        (f"driver {wires.r_source_ohm:g} Ω", wires.r_source_ohm),
+        (f"sense {wires.r_sink_ohm:g} Ω", wires.r_sink_ohm),
+    ]
+    parts = [f"{wires.r_row_ohm:g} Ω a cell along rows, {wires.r_col_ohm:g} Ω along columns"]
+    parts += [text for text, ohm in ends if ohm]
+    parts += [wires.model, f"{wires.topology} ends", f"{wires.legs} legs"]
+    if wires.compensation != "none":
+        parts.append(f"digital gains of {wires.compensation}")
+    ages = any(effect.acts and "age" in effect.drawn for effect in hardware.device.effects())
+    return Effect(name, True, "once per chip and age" if ages else "once per chip", ", ".join(parts))
 
 
 def _layer_table(rows: tuple[LayerRow, ...]) -> str:

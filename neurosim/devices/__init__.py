@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from neurosim.devices.catalogue import DEVICES
 from neurosim.devices.device import Device, Effect
 from neurosim.devices.gaussian import Gaussian
-from neurosim.devices.hardware import Adc, Array, Converter, Dac, Hardware, Source, hardware, hardware_names
+from neurosim.devices.hardware import (
+    Adc,
+    Array,
+    Converter,
+    Dac,
+    Hardware,
+    Source,
+    Wires,
+    hardware,
+    hardware_names,
+)
 from neurosim.devices.ideal import Ideal
 from neurosim.devices.pcm import Pcm
 
@@ -45,6 +55,7 @@ __all__ = [
     "Pcm",
     "Source",
     "TileGrid",
+    "Wires",
     "calibrate_range",
     "hardware",
     "hardware_names",

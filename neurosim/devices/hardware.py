@@ -32,7 +32,7 @@ class Array(Frozen):
 
     Attributes:
         rows: inputs of one tile.
-        cols: outputs of one tile, each a pair of device columns.
+        cols: outputs of one tile, each a pair of device columns (in one array or in two, see ``wires.legs``).
         mapping: one-sided differential pair: one device for the positive part, one for the negative.
         scaling: full scale of the conductances from the largest weight of the layer, or of each output.
         bias: added digitally and exactly, or held by devices like any weight.
@@ -75,6 +75,43 @@ class Adc(Converter):
     """The converter behind every column."""
 
 
+class Wires(Frozen):
+    """The wires of an array, and how faithfully they are modelled.
+
+    Attributes:
+        model: ``"exact"`` solves the network of devices and wires of every tile (free where nothing resists);
+            ``"column-approximation"`` is right to first order in the resistance; ``"none"`` ignores wires.
+        r_row_ohm: of one segment of a word line (row), from cell to cell and from the driver to the first.
+        r_col_ohm: of one segment of a bit line (column), from cell to cell and to the sense node.
+        r_source_ohm: of each driver, in series with its word line.
+        r_sink_ohm: of each sense node, in series with its bit line.
+        topology: which ends are driven and sensed, see
+            :func:`neurosim.devices.wires.effective_conductance`.
+        legs: the two columns of a pair are neighbours in one array (``"interleaved"``: its word lines are
+            twice as long), or lie in two arrays (``"separate"``).
+        compensation: digital gains that undo what they can, fixed from the target conductances, the same on
+            every chip: of each column of a tile, or of its columns and of the drive of its rows.
+        reuse_steps: training only: solve exactly in every so many steps, and carry the difference between
+            exact and approximation from there; 1 solves in every step.
+    """
+
+    model: Literal["none", "column-approximation", "exact"] = "exact"
+    r_row_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
+    r_col_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
+    r_source_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
+    r_sink_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
+    topology: Literal["opposite", "same", "both-ends", "driven-both-ends"] = "opposite"
+    legs: Literal["separate", "interleaved"] = "separate"
+    compensation: Literal["none", "columns", "rows-and-columns"] = "none"
+    reuse_steps: Whole = Field(default=16, ge=1, le=1_000_000)
+
+    @property
+    def act(self) -> bool:
+        """Whether they change anything."""
+        resist = (self.r_row_ohm, self.r_col_ohm, self.r_source_ohm, self.r_sink_ohm)
+        return self.model != "none" and any(resist)
+
+
 class Source(Frozen):
     """Where the numbers come from and how far they hold.
 
@@ -110,6 +147,7 @@ class Hardware(Frozen):
     array: Array = Array()
     dac: Dac = Dac()
     adc: Adc = Adc()
+    wires: Wires = Wires()
     source: Source = Source()
 
     def with_(self, field: str, value: object) -> Hardware:
@@ -273,7 +311,13 @@ def _set(data: dict[str, Any], field: str, value: object) -> None:
 
 def _field_names(kind: str) -> list[str]:
     """Every dotted name of a description whose device is of this kind, tables included."""
-    tables: dict[str, type[BaseModel]] = {"array": Array, "dac": Dac, "adc": Adc, "source": Source}
+    tables: dict[str, type[BaseModel]] = {
+        "array": Array,
+        "dac": Dac,
+        "adc": Adc,
+        "wires": Wires,
+        "source": Source,
+    }
     tables["device"] = DEVICES[kind]
     inner = [f"{table}.{name}" for table, model in tables.items() for name in model.model_fields]
     return [*Hardware.model_fields, *inner]

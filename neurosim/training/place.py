@@ -64,7 +64,8 @@ class ThroughChips:
     """Step *s* runs on freshly programmed chip *s* of ``Lot(hardware, seed)``.
 
     The gradient passes through the chip (converters straight-through) to the ideal weights.  Converter
-    ranges are fixed anew before each epoch, for the weights have moved.
+    ranges are fixed anew before each epoch, for the weights have moved.  Wires are solved exactly in every
+    ``hardware.wires.reuse_steps``-th step; between, that solution is carried on (``Deployed.reuse_wires``).
     """
 
     def __init__(self, model: nn.Module, hardware: Hardware, seed: int) -> None:
@@ -72,10 +73,15 @@ class ThroughChips:
 
         self.network = self._net = deploy(model, hardware)
         self._lot = Lot(hardware, seed)
+        self._solve_every = hardware.wires.reuse_steps if hardware.wires.act else 1
+        if self._solve_every > 1:
+            self._net.reuse_wires()
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[nn.Module]:
         """The deployed network with one chip on its bench: as a module it returns that chip's logits."""
+        if self._solve_every > 1 and number % self._solve_every == 0:
+            self._net.forget_wires()
         with self._net.on(self._lot[number]):
             yield self._net
 
@@ -84,9 +90,15 @@ class ThroughChips:
         self._net.calibrate(read())
 
     def state(self) -> dict[str, Tensor]:
-        """Converter ranges."""
-        return self._net.calibration_state()
+        """Converter ranges, and the solution of the wires that is carried on."""
+        ranges = {f"ranges/{name}": tensor for name, tensor in self._net.calibration_state().items()}
+        return ranges | {f"wires/{name}": tensor for name, tensor in self._net.wire_state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Converter ranges from a checkpoint."""
-        self._net.load_calibration_state(state)
+        """Both from a checkpoint."""
+        parts: dict[str, dict[str, Tensor]] = {"ranges": {}, "wires": {}}
+        for name, tensor in state.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        self._net.load_calibration_state(parts["ranges"])
+        self._net.load_wire_state(parts["wires"])

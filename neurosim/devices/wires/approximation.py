@@ -22,10 +22,10 @@ def approximate_conductance(
         g_eff = g / ((1 + δ_row)·(1 + δ_col))
 
     δ_row is the relative voltage drop from the driver to the cell if every device of the word line took its
-    current at full voltage with bit lines grounded; δ_col is the same for the bit line in the adjoint network.
-    Exact to first order in the resistances; there are no sneak paths: an open device stays open.  What is
-    commonly done (aihwkit's polynomial, one column at a time) is of this kind; ``neurosim explain --wires``
-    measures the error on a user's own tiles.
+    current at full voltage with bit lines grounded; δ_col is the same for the bit line in the adjoint
+    network.  Exact to first order in the resistances; there are no sneak paths: an open device stays open.
+    What is commonly done (aihwkit's polynomial, one column at a time) is of this kind; ``neurosim explain
+    --wires`` measures the error on a user's own tiles.
 
     Args, shapes, errors: as :func:`neurosim.devices.wires.effective_conductance`; differentiable by autograd.
 

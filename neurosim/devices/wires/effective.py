@@ -183,7 +183,7 @@ class _Reduced(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(g, *r, unit, *(level.inside for level in levels))
         ctx.topology, ctx.floor = topology, floor
-        return _summed(ends, *g.shape[1:]) * unit
+        return _summed(ends, *g.shape[1:]) * unit[:, None, None]
 
     @staticmethod
     @once_differentiable
@@ -192,7 +192,7 @@ class _Reduced(torch.autograd.Function):
         r, unit = rest[:6], rest[6]
         levels = [Level(inside, None) for inside in rest[7:]]
         steps = plan(*g.shape[1:], TOPOLOGIES[ctx.topology])
-        down = gradient(_spread(grads[0] * unit, steps), levels, steps)
+        down = gradient(_spread(grads[0] * unit[:, None, None], steps), levels, steps)
         wanted = [k for k, needed in enumerate(ctx.needs_input_grad[:7]) if needed]
         inputs = [x.detach().requires_grad_(k in wanted) for k, x in enumerate((g, *r))]
         with torch.enable_grad():
@@ -206,8 +206,8 @@ class _Reduced(torch.autograd.Function):
 
 
 def unit_of(g: Tensor) -> Tensor:
-    """The largest conductance, in whose units arrays are reduced; 1 S where all are open."""
-    largest = g.detach().amax()
+    """The largest conductance of each array, (arrays,), in whose units it is reduced; 1 S if all are open."""
+    largest = g.detach().amax(dim=(1, 2))
     return torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
@@ -225,7 +225,7 @@ def _spread(grad: Tensor, steps: Plan) -> Tensor:
 
 
 def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan) -> Tensor:
-    """Mutual conductances between the four ports of each cell, in units of ``unit``.
+    """Mutual conductances between the four ports of each cell, in units of ``unit`` (arrays,).
 
     A cell is the device between its word-line node w and its bit-line node b, with half a segment of wire to
     each neighbour (a whole one, and the driver or sense node, at a connected end; nothing at an open end).
@@ -238,7 +238,7 @@ def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, 
         (arrays, padded rows, padded cols, 4, 4) in the order of ``CELL_PORTS``, zero diagonals.
     """
     left, right, top, bottom = half_segments(g, r, unit, floor, topology, steps)
-    g = padded(g / unit, steps)
+    g = padded(g / unit[:, None, None], steps)
     word = (left + right + g).reciprocal()
     to_left, to_right = left * word * g, right * word * g
     bit = (top + bottom + to_left + to_right).reciprocal()
@@ -295,7 +295,7 @@ def _halves(
     places = torch.tensor(cells, device=g.device)
     last = int(places.amax())
     half = (2.0 / _at_least(segment, floor_ohm)).unsqueeze(1)
-    across = _PASS[g.dtype] * torch.maximum(half.detach().amax(), 1 / half.detach().amin())
+    across = _PASS[g.dtype] * torch.maximum(half.detach(), 1 / half.detach())
     usual = torch.where(places < 0, across, half)
 
     def end(series: Tensor | None) -> Tensor:

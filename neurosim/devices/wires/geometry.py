@@ -343,8 +343,9 @@ def _grain_boundaries(alpha: float) -> float:
     if alpha == 0.0:
         return 1.0
     if alpha > _SERIES_FROM:
-        return 3.0 * sum((-1.0) ** k / ((k + 4) * alpha ** (k + 1)) for k in range(20))
-    return 1.0 - 1.5 * alpha + 3.0 * alpha**2 - 3.0 * alpha**3 * math.log1p(1.0 / alpha)
+        return -3.0 * sum((-1.0 / alpha) ** (k + 1) / (k + 4) for k in range(20))
+    logarithm = math.log1p(alpha) - math.log(alpha)  # of 1 + 1/α, which may overflow
+    return 1.0 - 1.5 * alpha + 3.0 * alpha**2 - 3.0 * alpha**3 * logarithm
 
 
 def _metal(metal: object) -> Metal:

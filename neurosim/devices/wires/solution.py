@@ -153,9 +153,11 @@ class Network:
                 line to its bit line.
         """
         ends = self._ends(v_row, v_col)
-        source = None if source_ampere is None else self._padded(source_ampere / self.unit)
+        source = (
+            None if source_ampere is None else self._padded(source_ampere / self.unit[:, None, None, None])
+        )
         left, right, top, bottom = self.halves
-        g = padded(self.g / self.unit, self.steps)
+        g = padded(self.g / self.unit[:, None, None], self.steps)
         word = (left + right + g).reciprocal()
         to_l, to_r = left * word, right * word
         bit = (top + bottom + (to_l + to_r) * g).reciprocal()
