@@ -225,6 +225,11 @@ def compare(
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by neurosim train.")],
     hardware: HardwareName = None,
+    wires: Annotated[
+        bool,
+        typer.Option("--wires", help="What wires do to each layer's programmed tiles, and model errors."),
+    ] = False,
+    chips: Annotated[int, typer.Option("--chips", min=1, help="With --wires: how many chips.")] = 1,
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -234,8 +239,11 @@ def explain(
 
     opened = open_run(run)
     with interrupts.held_back():
-        explanation = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir)).explain()
-    console.emit(explanation.to_dict(), str(explanation), as_json)
+        from neurosim.analog import Lot
+
+        net = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir))
+        found = net.explain_wires(Lot(net.hardware)[0:chips]) if wires else net.explain()
+    console.emit(found.to_dict(), str(found), as_json)
 
 
 def _study(

@@ -188,6 +188,13 @@ class Crossbar:
 
     # ---- wires --------------------------------------------------------------------------------
 
+    def held(self, weight: Tensor) -> list[Tensor]:
+        """Conductances of both legs of the chips on the bench, before wires: (chips, columns, rows) each."""
+        active = self.bench.active
+        assert active is not None  # asked only inside Deployed.on
+        matrix = weight.detach().reshape(self.layout.columns, self.layout.rows)
+        return self._hold(matrix, "weight", self.hardware.array.scaling, active, {})[0]
+
     def _through_wires(self, legs: Sequence[Tensor]) -> list[Tensor]:
         """What the inputs see of both legs; in training, mostly from the solution of an earlier step."""
         wires = self.hardware.wires

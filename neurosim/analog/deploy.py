@@ -15,9 +15,10 @@ from torch.utils import _pytree as pytree
 
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.crossbar import ContractError, Crossbar, Ranges
-from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of
+from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of, wires_in_words
 from neurosim.analog.layers import LAYERS, CrossbarConv2d, CrossbarLinear
 from neurosim.analog.lot import Chips
+from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.errors import UsageError
@@ -300,6 +301,22 @@ class Deployed(nn.Module):
         return Explanation(
             self._hardware.name, tuple(layers), tuple(digital), tuple(effects_of(self._hardware))
         )
+
+    def explain_wires(self, chips: Chips, time_s: float = 0.0) -> WireReport:
+        """What the wires do to this network's own programmed tiles, exactly and by the column approximation.
+
+        Raises:
+            UsageError: the wires of this hardware have no resistance; or as :meth:`on`.
+        """
+        if not self._hardware.wires.act:
+            raise UsageError(
+                f"the wires of {self._hardware.name!r} have no resistance: set wires.r_row_ohm, "
+                "wires.r_col_ohm, wires.r_source_ohm or wires.r_sink_ohm"
+            )
+        with torch.no_grad(), self.on(chips, time_s):
+            layers = [m for m in self.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d))]
+            rows = [wire_row(m.crossbar, *m.crossbar.held(m.weight)) for m in layers]
+        return WireReport(self._hardware.name, wires_in_words(self._hardware), len(chips), tuple(rows))
 
     def _crossbars(self) -> list[Crossbar]:
         return [m.crossbar for m in self.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d))]

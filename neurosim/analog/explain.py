@@ -90,6 +90,13 @@ def _wires(hardware: Hardware) -> Effect:
     wires, name = hardware.wires, "wire resistance (IR drop)"
     if not wires.act:
         return Effect(name, False, "-", "not modelled" if wires.model == "none" else "ideal wires")
+    ages = any(effect.acts and "age" in effect.drawn for effect in hardware.device.effects())
+    return Effect(name, True, "once per chip and age" if ages else "once per chip", wires_in_words(hardware))
+
+
+def wires_in_words(hardware: Hardware) -> str:
+    """Resistances, model and arrangement of the wires, for tables."""
+    wires = hardware.wires
     ends = [
         (f"driver {wires.r_source_ohm:g} Ω", wires.r_source_ohm),
         (f"sense {wires.r_sink_ohm:g} Ω", wires.r_sink_ohm),
@@ -99,8 +106,7 @@ def _wires(hardware: Hardware) -> Effect:
     parts += [wires.model, f"{wires.topology} ends", f"{wires.legs} legs"]
     if wires.compensation != "none":
         parts.append(f"digital gains of {wires.compensation}")
-    ages = any(effect.acts and "age" in effect.drawn for effect in hardware.device.effects())
-    return Effect(name, True, "once per chip and age" if ages else "once per chip", ", ".join(parts))
+    return ", ".join(parts)
 
 
 def _layer_table(rows: tuple[LayerRow, ...]) -> str:
@@ -120,13 +126,13 @@ def _layer_table(rows: tuple[LayerRow, ...]) -> str:
             )
         )
     total = ("total", "", "", f"{sum(r.tiles for r in rows):,}", f"{sum(r.devices for r in rows):,}", "")
-    return _aligned([*cells, total])
+    return aligned([*cells, total])
 
 
 def _effect_table(effects: tuple[Effect, ...]) -> str:
     rows: list[tuple[str, ...]] = [("effect", "acts", "drawn", "size")]
     rows += [(e.name, "yes" if e.acts else "no", e.drawn, e.size) for e in effects]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _names(rows: list[DigitalRow]) -> str:
@@ -138,7 +144,8 @@ def _names(rows: list[DigitalRow]) -> str:
     )
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> str:
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as a table for people."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
