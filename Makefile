@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> making $(VENV) with the versions of constraints.txt (about a minute; torch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
+	@$(BIN)/python -m pip install --quiet --no-deps badcrossbar   # a peer for tests and benchmarks, without its plots
 	@touch $@
 
 # Two small networks, equal but for the method; a second `make demo` takes what is done from runs/demo.

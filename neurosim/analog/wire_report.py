@@ -14,6 +14,11 @@ from neurosim.analog.wiring import MODELS, blocks_of, gains, through_wires
 # a conductance below this fraction of the largest says nothing about its own loss: sneak paths hide it
 _TELLING = 0.1
 
+_HEAD = (
+    "layer", "arrays", "largest", "current lost", "worst device", "weight error", "after column gains",
+    "after row and column gains", "approximation off by", "at most",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class WireRow:
@@ -59,9 +64,7 @@ class WireReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        head = ("layer", "arrays", "largest", "current lost", "worst device", "weight error")
-        head += ("after column gains", "after row and column gains", "approximation off by", "at most")
-        rows: list[tuple[str, ...]] = [head]
+        rows: list[tuple[str, ...]] = [_HEAD]
         for row in self.layers:
             shares = (row.lost, row.worst, row.error, row.columns, row.rows_and_columns, row.approximation)
             cells = [_percent(share) for share in (*shares, row.approximation_worst)]
