@@ -105,6 +105,7 @@ def train(
 
     The run folder DIR (by default runs/DATA-MODEL-METHOD) then holds config.toml, model.safetensors and
     metrics.jsonl. Settings: model.hidden=\\[64,64], method.beta=0.2, train.lr=1e-3, data.seed=1, ...
+    and with --hardware those of the hardware: wires.r_row_ohm=2, array.rows=128, ...
     """
     if robust and method is not None:
         raise UsageError(f"--robust is a method of its own: leave out --method {method}, or --robust")
@@ -113,14 +114,15 @@ def train(
 
         given = {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr, "train.seed": seed}
         given["data.limit"] = limit
+        of_hardware, changed = _of_hardware(runs.parse_changes(changes or []), hardware)
         config = runs.new_config(
             model=model,
             data=data,
             method=method or "standard",
             robust=robust,
-            hardware=None if hardware is None else _hardware(hardware, None),
+            hardware=None if hardware is None else _hardware(hardware, None).with_all(of_hardware),
             data_dir=data_dir,
-            changes={k: v for k, v in given.items() if v is not None} | runs.parse_changes(changes or []),
+            changes={k: v for k, v in given.items() if v is not None} | changed,
         )
     folder = out or Path("runs") / _run_name(config, robust)
     with console.Progress("training", "batches") as progress:
@@ -135,6 +137,17 @@ def train(
         f"validation accuracy {console.percent(result.best_validation_accuracy)} % ({result.seconds:.0f} s)",
         as_json,
     )
+
+
+def _of_hardware(changes: dict[str, Any], name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes of the hardware trained through, and all others."""
+    from neurosim.devices.hardware import TABLES
+
+    of_hardware = {key: value for key, value in changes.items() if key.partition(".")[0] in TABLES}
+    if of_hardware and name is None:
+        key = next(iter(of_hardware))
+        raise UsageError(f"--set {key} changes the hardware: name one to train through with --hardware")
+    return of_hardware, {key: value for key, value in changes.items() if key not in of_hardware}
 
 
 def _run_name(config: Config, robust: bool) -> str:

@@ -202,7 +202,7 @@ class Crossbar:
         if not (self.bench.reuse_wires and torch.is_grad_enabled() and legs[0].requires_grad):
             return through_wires(legs[0], legs[1], self.layout, wires, solve)
         cheap = through_wires(legs[0], legs[1], self.layout, wires, MODELS["column-approximation"])
-        if self.reused is None:
+        if self.reused is None or self.reused.rest[0].shape != cheap[0].shape:  # as many chips
             exact = through_wires(legs[0], legs[1], self.layout, wires, solve)
             self.reused = Reused.of(exact, cheap)
             return exact
@@ -222,8 +222,9 @@ class Crossbar:
         if compensation == "none":
             one = matrix.new_ones(())
             return one, one
-        if self.reused is not None and self.reused.gains is not None:
-            return self.reused.gains
+        carried = self.reused if self.bench.reuse_wires and torch.is_grad_enabled() else None
+        if carried is not None and carried.gains is not None:
+            return carried.gains
         name = f"{self.name}.weight, wire gains"
         if name not in states:
             targets, seen = self._nominal(matrix)
@@ -232,8 +233,8 @@ class Crossbar:
             )
             states[name] = {"columns": columns, "rows": rows}
         found = states[name]["columns"], states[name]["rows"]
-        if self.reused is not None:
-            self.reused.gains = found
+        if carried is not None:
+            carried.gains = found
         return found
 
     def _nominal(self, matrix: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
-from neurosim.devices.device import Frozen, Real, Whole
+from neurosim.devices.device import Device, Frozen, Real, Whole
 from neurosim.devices.problems import problems, unknown_field
 from neurosim.errors import UsageError, unknown
 
@@ -196,6 +196,17 @@ class Hardware(Frozen):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+TABLES: dict[str, type[BaseModel]] = {
+    "device": Device,
+    "array": Array,
+    "dac": Dac,
+    "adc": Adc,
+    "wires": Wires,
+    "source": Source,
+}
+"""The tables of a description; that of the device has the fields of its kind."""
+
+
 def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: object) -> Hardware:
     """A hardware description by preset name or TOML file, with changes.
 
@@ -311,14 +322,7 @@ def _set(data: dict[str, Any], field: str, value: object) -> None:
 
 def _field_names(kind: str) -> list[str]:
     """Every dotted name of a description whose device is of this kind, tables included."""
-    tables: dict[str, type[BaseModel]] = {
-        "array": Array,
-        "dac": Dac,
-        "adc": Adc,
-        "wires": Wires,
-        "source": Source,
-    }
-    tables["device"] = DEVICES[kind]
+    tables = {**TABLES, "device": DEVICES[kind]}
     inner = [f"{table}.{name}" for table, model in tables.items() for name in model.model_fields]
     return [*Hardware.model_fields, *inner]
 

@@ -64,7 +64,10 @@ def _drop(g: Tensor, segment: Tensor, first: Tensor | None, final: Tensor | None
     along = place * segment.unsqueeze(-1) + first.unsqueeze(-1)
     if final is None:
         return along * total - taken
-    # driven at both ends: the current from the start is the one that leaves no drop from end to end
-    last = (segment + final).unsqueeze(-1)
-    from_start = (taken[..., -1:] + total * last) / (along[..., -1:] + last)
+    # driven at both ends: the current from the start is the one that leaves no drop from end to end; without
+    # any resistance, the one of equal segments
+    ohm = torch.where(segment + first + final > 0, segment, torch.ones_like(segment)).unsqueeze(-1)
+    last = ohm + final.unsqueeze(-1)
+    lost = (passed.cumsum(-1) - passed)[..., -1:] * ohm
+    from_start = (lost + total * last) / (cells * ohm + first.unsqueeze(-1) + last)
     return along * from_start - taken

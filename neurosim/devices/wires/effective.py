@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neurosim.devices.wires.leaves import device_gradient, leaves_of, reduced
 from neurosim.devices.wires.reduction import Level, Plan, Side, gradient, plan, reduce
 from neurosim.errors import UsageError, unknown
 
@@ -27,6 +30,9 @@ FLOOR_WITH_GRADIENT = 1e-8
 _PASS = {torch.float64: 1e13, torch.float32: 1e7}
 # Arrays are reduced together while the conductances of their cells stay below this (measured).
 _BLOCK_BYTES = 8 << 20
+
+
+Halves = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Resistances(NamedTuple):
@@ -153,10 +159,14 @@ def check_conductances(g: Tensor) -> None:
 
 def check_resistance(name: str, value: float | Tensor, g: Tensor) -> Tensor:
     """A resistance as a tensor that broadcasts against the arrays ``g``, or UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
-        raise UsageError(f"expected {name} as a number or a tensor; got {value!r}")
-    r = torch.as_tensor(value, device=g.device)
-    r = r if r.is_floating_point() else r.to(g.dtype)
+    counts = isinstance(value, Tensor) and value.dtype != torch.bool and not value.is_complex()
+    if not counts and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UsageError(f"expected {name} as a number or a tensor of numbers; got {value!r}")
+    if isinstance(value, Tensor):
+        r = value.to(g.device) if value.is_floating_point() else value.to(g.device, torch.float64)
+    else:  # in float64: 0.1 is not what float32 makes of it
+        number = float(value) if value <= sys.float_info.max else math.inf
+        r = torch.tensor(number, dtype=torch.float64, device=g.device)
     if not bool((r.detach() >= 0).all() & r.detach().isfinite().all()):
         raise UsageError(f"expected a finite resistance of 0 ohm or more; got {name}={value!r}")
     batch = g.shape[:-2]
@@ -179,10 +189,18 @@ class _Reduced(torch.autograd.Function):
         steps = plan(*g.shape[1:], TOPOLOGIES[topology])
         floor = FLOOR_WITH_GRADIENT if any(ctx.needs_input_grad[1:7]) else FLOOR[g.dtype]
         keep = any(ctx.needs_input_grad)
-        ends, levels = reduce(cells(g, r, unit, floor, topology, steps), steps, keep_levels=keep)
+        leaves = None if any(ctx.needs_input_grad[1:7]) else leaves_of(steps, g.device)
+        halves = half_segments(g, r, unit, floor, topology, steps)
+        if leaves is None:
+            ends, levels = reduce(
+                cells(padded(g / unit[:, None, None], steps), halves), steps, keep_levels=keep
+            )
+        else:
+            blocks = reduced(padded(g / unit[:, None, None], steps), halves, leaves)
+            ends, levels = reduce(blocks, steps, done=leaves.joins, keep_levels=keep)
         if keep:
             ctx.save_for_backward(g, *r, unit, *(level.inside for level in levels))
-        ctx.topology, ctx.floor = topology, floor
+        ctx.topology, ctx.floor, ctx.leaves = topology, floor, leaves
         return _summed(ends, *g.shape[1:]) * unit[:, None, None]
 
     @staticmethod
@@ -192,13 +210,21 @@ class _Reduced(torch.autograd.Function):
         r, unit = rest[:6], rest[6]
         levels = [Level(inside, None) for inside in rest[7:]]
         steps = plan(*g.shape[1:], TOPOLOGIES[ctx.topology])
-        down = gradient(_spread(grads[0] * unit[:, None, None], steps), levels, steps)
+        ends = _spread(grads[0] * unit[:, None, None], steps)
+        if ctx.leaves is not None:
+            down = gradient(ends, levels, steps, done=ctx.leaves.joins)
+            halves = half_segments(g, Resistances(*r), unit, ctx.floor, ctx.topology, steps)
+            found_g = device_gradient(padded(g / unit[:, None, None], steps), halves, ctx.leaves, down)
+            return (unpadded(found_g, steps) / unit[:, None, None], *[None] * 7)
+        down = gradient(ends, levels, steps)
         wanted = [k for k, needed in enumerate(ctx.needs_input_grad[:7]) if needed]
         inputs = [x.detach().requires_grad_(k in wanted) for k, x in enumerate((g, *r))]
         with torch.enable_grad():
-            out = cells(inputs[0], Resistances(*inputs[1:]), unit, ctx.floor, ctx.topology, steps)
+            halves = half_segments(g, Resistances(*inputs[1:]), unit, ctx.floor, ctx.topology, steps)
+            out = cells(padded(inputs[0] / unit[:, None, None], steps), halves)
             # a pair of ports stands twice in the symmetric matrix of a cell
-            found = torch.autograd.grad(out, [inputs[k] for k in wanted], 0.5 * down)
+            # resistances of ends that are open are not used
+            found = torch.autograd.grad(out, [inputs[k] for k in wanted], 0.5 * down, allow_unused=True)
         result: list[Tensor | None] = [None] * 8
         for k, value in zip(wanted, found, strict=True):
             result[k] = value
@@ -224,8 +250,8 @@ def _spread(grad: Tensor, steps: Plan) -> Tensor:
     return grad.repeat(1, steps.drivers // rows, (len(steps.order) - steps.drivers) // cols)
 
 
-def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan) -> Tensor:
-    """Mutual conductances between the four ports of each cell, in units of ``unit`` (arrays,).
+def cells(g: Tensor, halves: Halves) -> Tensor:
+    """Mutual conductances between the four ports of each cell, from padded devices and half segments.
 
     A cell is the device between its word-line node w and its bit-line node b, with half a segment of wire to
     each neighbour (a whole one, and the driver or sense node, at a connected end; nothing at an open end).
@@ -237,8 +263,7 @@ def cells(g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, 
     Returns:
         (arrays, padded rows, padded cols, 4, 4) in the order of ``CELL_PORTS``, zero diagonals.
     """
-    left, right, top, bottom = half_segments(g, r, unit, floor, topology, steps)
-    g = padded(g / unit[:, None, None], steps)
+    left, right, top, bottom = halves
     word = (left + right + g).reciprocal()
     to_left, to_right = left * word * g, right * word * g
     bit = (top + bottom + to_left + to_right).reciprocal()
@@ -265,7 +290,7 @@ def connected(r: Resistances, topology: str) -> dict[Side, Tensor | None]:
 
 def half_segments(
     g: Tensor, r: Resistances, unit: Tensor, floor: float, topology: str, steps: Plan
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Halves:
     """Conductances of the wire from each cell's nodes to the left, to the right, up and down.
 
     In units of ``unit``; the first two are (arrays, 1, padded cols), the others (arrays, padded rows, 1).
@@ -319,3 +344,12 @@ def padded(g: Tensor, steps: Plan) -> Tensor:
             live = (places >= 0).to(g.dtype)
             g = g.index_select(dim, places.clamp_min(0)) * (live[:, None] if dim == 1 else live)
     return g
+
+
+def unpadded(values: Tensor, steps: Plan) -> Tensor:
+    """The cells (arrays, rows, cols) of values on the padded grid."""
+    for dim, cells in ((1, steps.rows), (2, steps.cols)):
+        live = [k for k, place in enumerate(cells) if place >= 0]
+        if len(live) < len(cells):
+            values = values.index_select(dim, torch.tensor(live, device=values.device))
+    return values

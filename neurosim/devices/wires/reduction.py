@@ -93,9 +93,9 @@ class Join:
     dropped: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """How to reduce every array of one size.
+    """How to reduce every array of one size; :func:`plan` makes one of each.
 
     Attributes:
         rows, cols: cells of the padded grid → row and column of the array, −1 for padding.
@@ -109,6 +109,15 @@ class Plan:
     joins: tuple[Join, ...]
     drivers: int
     order: tuple[Port, ...]
+
+    def grid(self, done: int) -> tuple[int, int]:
+        """Rows and columns of blocks when so many joins are made."""
+        across = sum(join.along_columns for join in self.joins[:done])
+        return len(self.rows) >> (done - across), len(self.cols) >> across
+
+    def ports(self, done: int) -> int:
+        """Ports of a block when so many joins are made."""
+        return self.joins[done - 1].ports if done else len(CELL_PORTS)
 
 
 def _sizes(count: int) -> list[int]:
@@ -222,24 +231,24 @@ class Level:
 
 
 def reduce(
-    cells: Tensor, plan: Plan, *, keep_levels: bool = False, keep_inverses: bool = False
+    blocks: Tensor, plan: Plan, *, done: int = 0, keep_levels: bool = False, keep_inverses: bool = False
 ) -> tuple[Tensor, list[Level]]:
     """Reduce arrays to the mutual conductances between their drivers and their sense nodes.
 
     Args:
-        cells: (arrays, rows, cols, 4, 4), mutual conductances of each cell of the padded grid between the
-            ports :data:`CELL_PORTS`; diagonals are zero.
+        blocks: (arrays, rows, cols, 4, 4), mutual conductances of each cell of the padded grid between the
+            ports :data:`CELL_PORTS`, with zero diagonals; or those of the blocks that the first joins made.
         plan: for this size.
+        done: how many joins have been made.
         keep_levels: keep what :func:`gradient` and :func:`voltages` need.
         keep_inverses: and what :func:`inject` needs.
 
     Returns:
-        (arrays, drivers, senses) in the order of ``plan.order``; and the levels, the cells' first.
+        (arrays, drivers, senses) in the order of ``plan.order``; and the levels of the joins made here.
     """
-    arrays = cells.shape[0]
-    blocks = cells
+    arrays = blocks.shape[0]
     levels = []
-    for k, join in enumerate(plan.joins):
+    for k, join in enumerate(plan.joins[done:], done):
         first, second = _pair(blocks, join)
         shared = _shared(first, second, join)
         coupling, inverse = _eliminate(first, second, shared, join)
@@ -257,7 +266,7 @@ def reduce(
         blocks = joined.view(arrays, rows, cols, join.ports, join.ports)
     # a single cell: nothing to join
     places = [CELL_PORTS.index(port) for port in plan.order]
-    return cells[:, 0, 0][:, places[: plan.drivers]][:, :, places[plan.drivers :]], levels
+    return blocks[:, 0, 0][:, places[: plan.drivers]][:, :, places[plan.drivers :]], levels
 
 
 def _grid(blocks: Tensor, join: Join) -> tuple[int, int]:
@@ -308,11 +317,11 @@ def _inverse(shared: Tensor, outward: Tensor) -> Tensor:
 def _inverse_of_two(between: Tensor, outward: Tensor) -> Tensor:
     """In closed form, without subtraction."""
     a, b = outward[:, 0], outward[:, 1]
-    # (a + c)(b + c) − c² divided by its largest factor, so that nothing overflows
+    # (a + c)(b + c) − c², a product of two factors that is never formed: in float32 it would overflow
     total = a + b
     scale = between + a * (b / total)
     inverse = torch.stack([b + between, between, between, a + between], dim=-1)
-    return (inverse / (total * scale).unsqueeze(-1)).view(-1, 2, 2)
+    return (inverse / total.unsqueeze(-1) / scale.unsqueeze(-1)).view(-1, 2, 2)
 
 
 def _gauss_jordan(matrix: Tensor) -> Tensor:
@@ -361,34 +370,29 @@ def _within(run: Run, start: int, stop: int) -> Run | None:
     return Run(slice(low - start, high - start), slice(low + shift, high + shift))
 
 
-def gradient(ends: Tensor, levels: list[Level], plan: Plan) -> Tensor:
-    """The adjoint of :func:`reduce`: ∂f/∂C of each unordered pair of ports of each cell.
+def gradient(ends: Tensor, levels: list[Level], plan: Plan, *, done: int = 0) -> Tensor:
+    """The adjoint of :func:`reduce`: ∂f/∂C of each unordered pair of ports of each cell, or block.
 
     Args:
         ends: (arrays, drivers, senses), ∂f/∂(what :func:`reduce` returned).
+        levels, done: of :func:`reduce`.
 
     Returns:
-        (arrays, rows, cols, 4, 4), symmetric with zero diagonals.
+        Of the shape of the blocks given to :func:`reduce`, symmetric with zero diagonals.
     """
     arrays = ends.shape[0]
-    rows, cols = len(plan.rows), len(plan.cols)
     if not plan.joins:
         return _gradient_of_cell(ends, plan)
     down = ends.new_zeros(arrays, plan.joins[-1].ports, plan.joins[-1].ports)
     down[:, : plan.drivers, plan.drivers :] = ends
     down[:, plan.drivers :, : plan.drivers] = ends.mT
-    grid = [(rows, cols)]
-    for join in plan.joins:
-        r, c = grid[-1]
-        grid.append((r, c // 2) if join.along_columns else (r // 2, c))
-    for k in reversed(range(len(plan.joins))):
-        ports = plan.joins[k - 1].ports if k else 4
-        r, c = grid[k]
-        make = down.new_zeros if plan.joins[k].dropped else down.new_empty
-        below = make(arrays, r, c, ports, ports)
-        _descend(down, below, levels[k].inside, plan.joins[k])
+    for k in reversed(range(done, len(plan.joins))):
+        join, ports = plan.joins[k], plan.ports(k)
+        make = down.new_zeros if join.dropped else down.new_empty
+        below = make(arrays, *plan.grid(k), ports, ports)
+        _descend(down, below, levels[k - done].inside, join)
         down = below.view(-1, ports, ports)
-    down = down.view(arrays, rows, cols, 4, 4)
+    down = down.view(arrays, *plan.grid(done), *down.shape[1:])
     down.diagonal(dim1=3, dim2=4).zero_()
     return down
 
@@ -451,10 +455,6 @@ def voltages(ends: Tensor, levels: list[Level], plan: Plan, injected: list[Tenso
     arrays, _, inputs = ends.shape
     if not plan.joins:
         return _ends_of_cell(ends, plan)
-    grid = [(len(plan.rows), len(plan.cols))]
-    for join in plan.joins:
-        r, c = grid[-1]
-        grid.append((r, c // 2) if join.along_columns else (r // 2, c))
     down = ends
     for k in reversed(range(len(plan.joins))):
         join = plan.joins[k]
@@ -462,9 +462,9 @@ def voltages(ends: Tensor, levels: list[Level], plan: Plan, injected: list[Tenso
         inverse = levels[k].inverse
         if injected is not None and inverse is not None:
             nodes = nodes + torch.bmm(inverse, injected[k])
-        ports = plan.joins[k - 1].ports if k else 4
+        ports = plan.ports(k)
         make = down.new_zeros if join.dropped else down.new_empty
-        below = make(arrays, *grid[k], ports, inputs)
+        below = make(arrays, *plan.grid(k), ports, inputs)
         first, second = _pair_of(below, join)
         nodes = nodes.view(*first.shape[:2], join.nodes, inputs)
         down = down.view(*first.shape[:2], join.ports, inputs)
@@ -473,7 +473,7 @@ def voltages(ends: Tensor, levels: list[Level], plan: Plan, injected: list[Tenso
             for run in child.outer:
                 block[..., run.source, :] = down[..., run.into, :]
         down = below.view(-1, ports, inputs)
-    return down.view(arrays, *grid[0], 4, inputs)
+    return down.view(arrays, *plan.grid(0), 4, inputs)
 
 
 def _pair_of(values: Tensor, join: Join) -> tuple[Tensor, Tensor]:

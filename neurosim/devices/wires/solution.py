@@ -18,6 +18,7 @@ from neurosim.devices.wires.effective import (
     half_segments,
     padded,
     unit_of,
+    unpadded,
 )
 from neurosim.devices.wires.reduction import Level, Plan, inject, plan, reduce, voltages
 from neurosim.errors import UsageError
@@ -78,12 +79,20 @@ def solve(
     resistances = checked(g_siemens, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm)
     check_topology(topology)
     v_row, v_col = check_voltages(g_siemens, v_row_volt, v_col_volt)
+    if not (g_siemens.numel() and v_row.numel()):
+        return _nothing(v_row, v_col)
     network = Network.of(g_siemens, resistances, topology)
     word, bit = network.nodes(network.flat(v_row), network.flat(v_col))
     current = network.g.unsqueeze(1) * (word - bit)
     return network.solution(
         word, bit, current, network.flat(v_row), network.flat(v_col), g_siemens.shape[:-2]
     )
+
+
+def _nothing(v_row: Tensor, v_col: Tensor) -> Solution:
+    """The state of no arrays, of arrays without cells, or for no inputs."""
+    cell, each = v_row.new_zeros(*v_row.shape, v_col.shape[-1]), v_row.new_zeros(v_row.shape[:-1])
+    return Solution(cell, cell, cell, torch.zeros_like(v_col), each, each)
 
 
 def check_voltages(g: Tensor, v_row: Tensor, v_col: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -133,9 +142,9 @@ class Network:
         unit, steps = unit_of(arrays), plan(rows, cols, TOPOLOGIES[topology])
         floor = FLOOR[g.dtype]
         with torch.no_grad():
-            found = cells(arrays, r, unit, floor, topology, steps)
-            _, levels = reduce(found, steps, keep_levels=True, keep_inverses=sources)
             halves = half_segments(arrays, r, unit, floor, topology, steps)
+            found = cells(padded(arrays / unit[:, None, None], steps), halves)
+            _, levels = reduce(found, steps, keep_levels=True, keep_inverses=sources)
         return cls(arrays, unit, topology, steps, levels, halves)
 
     def flat(self, values: Tensor) -> Tensor:
@@ -195,13 +204,11 @@ class Network:
 
     def _live(self, values: Tensor) -> Tensor:
         """(arrays, padded rows, padded cols, inputs) → (arrays, inputs, rows, cols)."""
-        for dim, places in ((1, self.steps.rows), (2, self.steps.cols)):
-            live = torch.tensor([k for k, place in enumerate(places) if place >= 0], device=values.device)
-            values = values.index_select(dim, live)
-        return values.permute(0, 3, 1, 2)
+        return unpadded(values, self.steps).permute(0, 3, 1, 2)
 
+    @staticmethod
     def solution(
-        self, word: Tensor, bit: Tensor, current: Tensor, v_row: Tensor, v_col: Tensor, batch: torch.Size
+        word: Tensor, bit: Tensor, current: Tensor, v_row: Tensor, v_col: Tensor, batch: torch.Size
     ) -> Solution:
         """Everything that follows from voltages and device currents, (arrays, inputs, rows, cols)."""
         column = current.sum(dim=2)
