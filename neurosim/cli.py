@@ -143,7 +143,8 @@ def _of_hardware(changes: dict[str, Any], name: str | None) -> tuple[dict[str, A
     """Changes of the hardware trained through, and all others."""
     from neurosim.devices.hardware import TABLES
 
-    of_hardware = {key: value for key, value in changes.items() if key.partition(".")[0] in TABLES}
+    tables = {*TABLES, "compensation"}
+    of_hardware = {key: value for key, value in changes.items() if key.partition(".")[0] in tables}
     if of_hardware and name is None:
         key = next(iter(of_hardware))
         raise UsageError(f"--set {key} changes the hardware: name one to train through with --hardware")
@@ -460,6 +461,31 @@ def hardware_check(file: Annotated[Path, typer.Argument(metavar="FILE")], as_jso
         f"{file}: {found.name}, good",
         as_json,
     )
+
+
+@hardware_app.command("wires")
+def hardware_wires(
+    pitch: Annotated[
+        float, typer.Option("--pitch", help="Length of a cell along the wire, in F (half the metal pitch).")
+    ] = 2.0,
+    kelvin: Annotated[float, typer.Option("--kelvin", help="Temperature.")] = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Resistance of one segment of wire by technology node, for wires.r_row_ohm and wires.r_col_ohm."""
+    from neurosim.devices.wires.geometry import NODES, node_segment_resistance_ohm
+
+    rows = [
+        {
+            "node": node.name,
+            "half_pitch_nm": node.width_m * 1e9,
+            "ohm": node_segment_resistance_ohm(node.name, pitch, temperature_kelvin=kelvin),
+            "source": node.source,
+        }
+        for node in NODES.values()
+    ]
+    lines = [(str(r["node"]), f"F = {r['half_pitch_nm']:.0f} nm  {r['ohm']:.3g} ohm") for r in rows]
+    heading = f"one segment of copper wire, {pitch:g} F long, at {kelvin:g} K (good to about 40 %)"
+    console.emit(rows, f"{heading}\n{console.columns(lines)}", as_json)
 
 
 @models_app.command("list")

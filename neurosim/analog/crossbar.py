@@ -9,7 +9,7 @@ autograd can follow.  Both give the same numbers, from the same streams.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from neurosim.devices.kernels import pitch, quantise_rows, read_tile
 from neurosim.errors import UsageError
 from neurosim.random import Draws, follow_torch_threads, key_words, stream
 
+_OBSERVED = 64  # vectors on which ranges are calibrated where each is solved on its own
 _ALIGNMENT = 64  # bytes; what torch's own allocator gives a fresh tensor on the CPU
 
 
@@ -41,11 +42,14 @@ class Realised:
         gain: (chips, row parts, columns), from matrix products back to units of the layer: weight
             scale times drift compensation.
         bias: (chips, columns), or None.
+        legs: conductances of both legs before wires, (chips, columns, rows) siemens, where products need
+            them.
     """
 
     matrix: Tensor
     gain: Tensor
     bias: Tensor | None
+    legs: tuple[Tensor, Tensor] | None = None
 
     @property
     def requires_grad(self) -> bool:
@@ -55,7 +59,8 @@ class Realised:
     def part(self, chips: slice) -> Realised:
         """The same on some of the chips."""
         bias = None if self.bias is None else self.bias[chips]
-        return Realised(self.matrix[chips], self.gain[chips], bias)
+        legs = None if self.legs is None else (self.legs[0][chips], self.legs[1][chips])
+        return Realised(self.matrix[chips], self.gain[chips], bias, legs)
 
 
 @dataclass
@@ -120,6 +125,12 @@ class Crossbar:
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
         fused = not needs_grad and x.device.type == "cpu" and batch.dtype == torch.float32
         read = self._read_fused if fused else self._read_torch
+        if self.hardware.wires.nonlinear:
+            read = self._read_nonlinear
+            if needs_grad:
+                raise UsageError(
+                    "wires.model 'nonlinear' has no gradient: train with 'exact', read under torch.no_grad()"
+                )
         y = read(self.operator.prepare(batch), realised, active)
         self.vectors_read[self._use] += y.shape[0] // chips
         return self.operator.restore(y, x, weight).to(x.dtype)
@@ -162,7 +173,8 @@ class Crossbar:
         reference = None if fresh is None else self._fresh_through_wires(fresh, states)
         columns, rows = self._wire_gains(matrix, states)
         gain = self._compensation(held, reference) * columns * scale.reshape(-1).to(held.dtype)
-        return Realised(held * rows, gain, self._bias(bias, active, states))
+        legs = (now[0], now[1]) if self.hardware.wires.nonlinear else None
+        return Realised(held * rows, gain, self._bias(bias, active, states), legs)
 
     def _hold(
         self, weight: Tensor, what: str, scaling: str, active: Active, states: dict[str, dict[str, Tensor]]
@@ -227,7 +239,7 @@ class Crossbar:
             return carried.gains
         name = f"{self.name}.weight, wire gains"
         if name not in states:
-            targets, seen = self._nominal(matrix)
+            targets, seen = self._nominal(matrix, self.hardware.wires.model)
             columns, rows = gains(
                 self._difference(targets), self._difference(seen), self.layout, compensation
             )
@@ -237,16 +249,14 @@ class Crossbar:
             carried.gains = found
         return found
 
-    def _nominal(self, matrix: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _nominal(self, matrix: Tensor, model: str) -> tuple[list[Tensor], list[Tensor]]:
         """Target conductances of both legs without noise, and what the inputs would see of them."""
         hw = self.hardware
         mapped = to_conductances(matrix.detach(), hw.device, hw.array.scaling)
         targets = [mapped.g_plus, mapped.g_minus]
         if not hw.wires.act:
             return targets, targets
-        seen = through_wires(
-            targets[0][None], targets[1][None], self.layout, hw.wires, MODELS[hw.wires.model]
-        )
+        seen = through_wires(targets[0][None], targets[1][None], self.layout, hw.wires, MODELS[model])
         return targets, [leg[0] for leg in seen]
 
     def _compensation(self, held: Tensor, fresh: Tensor | None) -> Tensor:
@@ -288,7 +298,7 @@ class Crossbar:
     @property
     def needs_ranges(self) -> bool:
         """Whether a read needs calibrated ranges."""
-        return self.converts or self.hardware.dac.bits is not None
+        return self.converts or self.hardware.dac.bits is not None or self.hardware.wires.nonlinear
 
     def _ranges(self) -> Ranges:
         if self.ranges is None:
@@ -324,20 +334,41 @@ class Crossbar:
             x = quantise(x, self._ranges().dac, hw.dac.bits)
         if not self.converts:
             return self._linear(x, realised)
-        ranges = self._ranges()
         outputs = []
         for k, items in enumerate(torch.chunk(x, len(active.numbers))):
-            total = None
-            for r, rows in enumerate(self.layout.row_slices):
-                y = self.operator.partial(items, realised.matrix[k], rows)
-                y = y + self._white_noise(r, y, active.numbers[k], active) if hw.array.output_noise_std else y
-                if hw.adc.bits is not None:
-                    y = quantise(y, self._by_column(ranges.adc[r]).to(y), hw.adc.bits)
-                y = y * realised.gain[k, r]
-                total = y if total is None else total + y
-            assert total is not None  # a matrix has at least one row part
-            outputs.append(total if realised.bias is None else total + realised.bias[k])
+            parts = (
+                self.operator.partial(items, realised.matrix[k], rows) for rows in self.layout.row_slices
+            )
+            outputs.append(self._digitised(parts, k, realised, active))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _read_nonlinear(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
+        """The same, with the products of devices that follow a law."""
+        from neurosim.analog.nonlinear_read import nonlinear_products
+
+        hw, full = self.hardware, self._ranges().dac
+        signal = x if hw.dac.bits is None else quantise(x, full, hw.dac.bits)
+        assert realised.legs is not None
+        outputs = []
+        for k, items in enumerate(torch.chunk(signal, len(active.numbers))):
+            legs = realised.legs[0][k], realised.legs[1][k]
+            found = nonlinear_products(self.operator.vectors(items) / full, *legs, self.layout, hw)
+            parts = (y.to(x.dtype) * full for y in found)
+            outputs.append(self._digitised(parts, k, realised, active))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _digitised(self, parts: Iterable[Tensor], k: int, realised: Realised, active: Active) -> Tensor:
+        """White noise, ADC and gain of the products of each row part, and their sum with the bias."""
+        hw, total = self.hardware, None
+        for r, y in enumerate(parts):
+            if hw.array.output_noise_std:
+                y = y + self._white_noise(r, y, active.numbers[k], active)
+            if hw.adc.bits is not None:
+                y = quantise(y, self._by_column(self._ranges().adc[r]).to(y), hw.adc.bits)
+            y = y * realised.gain[k, r]
+            total = y if total is None else total + y
+        assert total is not None  # a matrix has at least one row part
+        return total if realised.bias is None else total + realised.bias[k]
 
     def _by_column(self, per_tile: Tensor) -> Tensor:
         widths = torch.tensor([right - left for left, right in self.layout.col_ranges])
@@ -419,20 +450,34 @@ class Crossbar:
         x = _at_least_float32(x)
         full_scale = calibrate_range(x, hw.dac)
         items = self.operator.prepare(self.operator.batched(quantise(x, full_scale, hw.dac.bits)))
-        weight = weight.reshape(self.layout.columns, -1)
-        matrix = self._difference(self._nominal(weight)[1])
-        if hw.wires.act:
-            matrix = matrix * self._wire_gains(weight, {})[1]
         adc = torch.ones(len(self.layout.row_slices), len(self.layout.col_ranges))
         if self.converts:
-            for r, rows in enumerate(self.layout.row_slices):
-                y = self.operator.partial(items, matrix, rows)
+            for r, y in enumerate(
+                self._nominal_products(items, weight.reshape(self.layout.columns, -1), full_scale)
+            ):
                 for c, (left, right) in enumerate(self.layout.col_ranges):
                     adc[r, c] = calibrate_range(y[:, left:right], hw.adc)
         before = self.ranges
         if before is not None:  # of an earlier use: Deployed.calibrate forgets those of earlier passes
             full_scale, adc = max(full_scale, before.dac), torch.maximum(adc, before.adc)
         self.ranges = Ranges(full_scale, adc)
+
+    def _nominal_products(self, items: Tensor, matrix: Tensor, full_scale: float) -> Iterable[Tensor]:
+        """Products of each row part, (vectors, columns), without noise."""
+        # in training, ranges need no more than the first order
+        model = "column-approximation" if self.bench.reuse_wires else self.hardware.wires.model
+        targets, seen = self._nominal(matrix, model)
+        if self.hardware.wires.nonlinear:
+            from neurosim.analog.nonlinear_read import nonlinear_products
+
+            vectors = self.operator.vectors(items) / full_scale
+            some = vectors[:: max(1, len(vectors) // _OBSERVED)]
+            found = nonlinear_products(some, targets[0], targets[1], self.layout, self.hardware)
+            return [y.to(items.dtype) * full_scale for y in found]
+        held = self._difference(seen)
+        if self.hardware.wires.act:
+            held = held * self._wire_gains(matrix, {})[1]
+        return (self.operator.partial(items, held, rows) for rows in self.layout.row_slices)
 
 
 class _Reader:

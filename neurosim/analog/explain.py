@@ -103,6 +103,8 @@ def wires_in_words(hardware: Hardware) -> str:
     ]
     parts = [f"{wires.r_row_ohm:g} Ω a cell along rows, {wires.r_col_ohm:g} Ω along columns"]
     parts += [text for text, ohm in ends if ohm]
+    if wires.nonlinear:
+        parts.append(f"law {wires.law} at up to {wires.v_read_volt:g} V")
     parts += [wires.model, f"{wires.topology} ends", f"{wires.legs} legs"]
     if wires.compensation != "none":
         parts.append(f"digital gains of {wires.compensation}")

@@ -101,6 +101,10 @@ class Operator(ABC):
         """Products of some rows, (vectors, columns), contiguous; ``matrix`` is (columns, all rows)."""
 
     @abstractmethod
+    def vectors(self, x: Tensor) -> Tensor:
+        """The vectors that word lines carry, (vectors, groups, rows), of a batched input."""
+
+    @abstractmethod
     def vectors_per_item(self, x: Tensor) -> int:
         """Vectors that one entry of the leading axis of a batched input is read as."""
 
@@ -128,6 +132,9 @@ class Matmul(Operator):
 
     def partial(self, x: Tensor, matrix: Tensor, rows: slice) -> Tensor:
         return torch.mm(x[:, rows], matrix[:, rows].t())
+
+    def vectors(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1)
 
     def vectors_per_item(self, x: Tensor) -> int:
         return 1
@@ -187,6 +194,11 @@ class Convolution2d(Operator):
         else:
             y = self._convolve(x, self._weight(self._masked(matrix, rows), shape), None, self.groups)
         return y.permute(0, 2, 3, 1).reshape(-1, matrix.shape[0])
+
+    def vectors(self, x: Tensor) -> Tensor:
+        padded, padding = self._padded(x)
+        patches = F.unfold(padded, self.kernel, self.dilation, padding, self.stride)
+        return patches.transpose(1, 2).reshape(-1, self.groups, patches.shape[1] // self.groups)
 
     @staticmethod
     def _weight(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,12 @@ from neurosim.devices.wires.approximation import approximate
 from neurosim.devices.wires.effective import Resistances, effective
 
 Model = Callable[[Tensor, Resistances, str], Tensor]
-MODELS: dict[str, Model] = {"exact": effective, "column-approximation": approximate}
+# of devices that are linear; those of a law are calibrated and compensated at their low-field conductances
+MODELS: dict[str, Model] = {
+    "exact": effective,
+    "column-approximation": approximate,
+    "nonlinear": effective,
+}
 
 
 @dataclass
@@ -109,15 +114,15 @@ def _chip(plus: Tensor, minus: Tensor, layout: Layout, wires: Wires, model: Mode
         same.setdefault(shape, []).append(number)
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for numbers in same.values():
-        devices = torch.stack([_array(plus, minus, blocks[number], wires) for number in numbers])
-        seen = model(devices, _resistances([blocks[n] for n in numbers], wires, devices), wires.topology)
-        found.update((number, _legs(one, wires)) for number, one in zip(numbers, seen, strict=True))
+        devices = torch.stack([array_of(plus, minus, blocks[number], wires) for number in numbers])
+        seen = model(devices, resistances_of([blocks[n] for n in numbers], wires, devices), wires.topology)
+        found.update((number, legs_of(one, wires)) for number, one in zip(numbers, seen, strict=True))
     parts = len(layout.row_slices)
     lines = [range(start, start + parts) for start in range(0, len(blocks), parts)]
     return [torch.cat([torch.cat([found[n][leg] for n in line], dim=1) for line in lines]) for leg in (0, 1)]
 
 
-def _array(plus: Tensor, minus: Tensor, block: Block, wires: Wires) -> Tensor:
+def array_of(plus: Tensor, minus: Tensor, block: Block, wires: Wires) -> Tensor:
     """The devices of a block as arrays (arrays, rows, device columns)."""
     legs = [leg[block.cols, block.rows].T for leg in (plus, minus)]
     return (
@@ -127,7 +132,7 @@ def _array(plus: Tensor, minus: Tensor, block: Block, wires: Wires) -> Tensor:
     )
 
 
-def _legs(arrays: Tensor, wires: Wires) -> tuple[Tensor, Tensor]:
+def legs_of(arrays: Tensor, wires: Wires) -> tuple[Tensor, Tensor]:
     """The inverse of :func:`_array`: each (columns, rows)."""
     if wires.legs == "interleaved":
         pairs = arrays[0].unflatten(1, (-1, 2))
@@ -135,7 +140,7 @@ def _legs(arrays: Tensor, wires: Wires) -> tuple[Tensor, Tensor]:
     return arrays[0].T, arrays[1].T
 
 
-def _resistances(blocks: list[Block], wires: Wires, arrays: Tensor) -> Resistances:
+def resistances_of(blocks: list[Block], wires: Wires, arrays: Tensor) -> Resistances:
     """For arrays (blocks, legs, rows, cols); in float64, so that a sum of segments is exact."""
     per_output = 2 if wires.legs == "interleaved" else 1
     lead = torch.tensor([block.lead for block in blocks], dtype=torch.float64, device=arrays.device)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
@@ -80,7 +80,9 @@ class Wires(Frozen):
 
     Attributes:
         model: ``"exact"`` solves the network of devices and wires of every tile (free where nothing resists);
-            ``"column-approximation"`` is right to first order in the resistance; ``"none"`` ignores wires.
+            ``"column-approximation"`` is right to first order in the resistance; ``"nonlinear"`` gives the
+            devices a current-voltage law and solves the network for every single input (slow: for study and
+            validation); ``"none"`` ignores wires.
         r_row_ohm: of one segment of a word line (row), from cell to cell and from the driver to the first.
         r_col_ohm: of one segment of a bit line (column), from cell to cell and to the sense node.
         r_source_ohm: of each driver, in series with its word line.
@@ -93,9 +95,12 @@ class Wires(Frozen):
             every chip: of each column of a tile, or of its columns and of the drive of its rows.
         reuse_steps: training only: solve exactly in every so many steps, and carry the difference between
             exact and approximation from there; 1 solves in every step.
+        law: current-voltage law of the devices when ``model`` is ``"nonlinear"``, with its constants if need
+            be, such as ``"sinh(v0_volt=0.25)"``; see :data:`neurosim.devices.wires.laws.LAWS`.
+        v_read_volt: voltage of a word line at full input when ``model`` is ``"nonlinear"``.
     """
 
-    model: Literal["none", "column-approximation", "exact"] = "exact"
+    model: Literal["none", "column-approximation", "exact", "nonlinear"] = "exact"
     r_row_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
     r_col_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
     r_source_ohm: Real = Field(default=0.0, ge=0.0, le=1e9)
@@ -104,12 +109,37 @@ class Wires(Frozen):
     legs: Literal["separate", "interleaved"] = "separate"
     compensation: Literal["none", "columns", "rows-and-columns"] = "none"
     reuse_steps: Whole = Field(default=16, ge=1, le=1_000_000)
+    law: str = "linear"
+    v_read_volt: Real = Field(default=0.2, gt=0.0, le=100.0)
+
+    @field_validator("law")
+    @classmethod
+    def _known_law(cls, value: str) -> str:
+        if value != "linear":
+            from neurosim.devices.wires.laws import law_from  # brings torch
+
+            law_from(value)
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Wires:
+        if self.nonlinear and self.compensation == "rows-and-columns":
+            raise ValueError(
+                "expected compensation='none' or 'columns' with model='nonlinear'; "
+                "got compensation='rows-and-columns'"
+            )
+        return self
 
     @property
     def act(self) -> bool:
         """Whether they change anything."""
         resist = (self.r_row_ohm, self.r_col_ohm, self.r_source_ohm, self.r_sink_ohm)
-        return self.model != "none" and any(resist)
+        return self.model != "none" and (any(resist) or self.nonlinear)
+
+    @property
+    def nonlinear(self) -> bool:
+        """Whether every input is solved on its own."""
+        return self.model == "nonlinear"
 
 
 class Source(Frozen):

@@ -62,7 +62,7 @@ def train(
             (the last two, with all that resuming needs).
         resume: go on with the run in ``out``; begin if there is none; return at once if it is finished.
         hardware: train through sampled chips: step *s* runs on chip *s* of ``Lot(hardware, seed)``,
-            validation in plain numbers.  Converter ranges are fixed anew before each epoch.
+            validation in plain numbers.  Converter ranges are fixed anew every 25 steps.
         seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
         optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
         lr: learning rate.

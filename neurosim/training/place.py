@@ -25,7 +25,7 @@ class Place(Protocol):
         ...
 
     def calibrate(self, read: Callable[[], Tensor]) -> None:
-        """Fix what has to be fixed on data before an epoch; ``read`` gives training inputs (samples, ...)."""
+        """Fix what has to be fixed on data every few steps; ``read`` gives training inputs (samples, ...)."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class ThroughChips:
     """Step *s* runs on freshly programmed chip *s* of ``Lot(hardware, seed)``.
 
     The gradient passes through the chip (converters straight-through) to the ideal weights.  Converter
-    ranges are fixed anew before each epoch, for the weights have moved.  Wires are solved exactly in every
+    ranges are fixed anew every few steps, for the weights move.  Wires are solved exactly in every
     ``hardware.wires.reuse_steps``-th step; between, that solution is carried on (``Deployed.reuse_wires``).
     """
 

@@ -27,7 +27,10 @@ from neurosim.training.place import Place
 from neurosim.training.settings import Progress, Settings, TrainResult
 from neurosim.training.sources import Batch, Source
 
-CALIBRATION_BATCHES = 10
+# While weights grow, outputs outgrow ranges fixed once an epoch: the CNN on Fashion-MNIST stood at a loss of
+# 2.2 for its first 180 steps, and was at 0.57 with ranges fixed anew every 25.
+CALIBRATION_BATCHES = 4
+CALIBRATE_EVERY = 25  # steps of an epoch
 
 
 @dataclass
@@ -111,8 +114,6 @@ class Run:
     def _epoch(self) -> None:
         state = self.state
         began, before = time.monotonic(), state.samples
-        if state.batch == 0:
-            self.place.calibrate(self._first_inputs)
         torch.manual_seed(_epoch_seed(self.settings.seed, state.epoch))
         batches = self.train.batches(state.epoch, skip=state.batch)
         self._put_back_generators()
@@ -143,6 +144,8 @@ class Run:
             group["lr"] = state.lr
         self.optimizer.zero_grad(set_to_none=True)
         draws_for = draws_for_step(self.settings.seed, state.step)
+        if state.batch % CALIBRATE_EVERY == 0:
+            self.place.calibrate(self._first_inputs)
         with self.place.step(state.step) as network:
             metrics = self.method.backward(network, x, y, draws_for, self._done())
         for name, value in metrics.items():
@@ -257,11 +260,11 @@ class Run:
 
     def _first_inputs(self) -> Tensor:
         """Inputs of the epoch's first training batches, (samples, ...)."""
-        torch.manual_seed(_epoch_seed(self.settings.seed, self.state.epoch))
-        batches = self.train.batches(self.state.epoch)
-        read = [self._moved(batch)[0] for _, batch in zip(range(CALIBRATION_BATCHES), batches, strict=False)]
-        if not read:
-            raise UsageError("training data: expected at least one batch; got none")
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(_epoch_seed(self.settings.seed, self.state.epoch))
+            batches = self.train.batches(self.state.epoch)
+            read = [self._moved(b)[0] for _, b in zip(range(CALIBRATION_BATCHES), batches, strict=False)]
         return torch.cat(read)
 
     def _tell(self, metrics: dict[str, float], row: dict[str, Any] | None) -> None:

@@ -51,6 +51,10 @@ class Resistances(NamedTuple):
     bottom: Tensor
     top: Tensor
 
+    def of(self, index: int) -> Resistances:
+        """Those of one entry of the first axis."""
+        return Resistances(*(x[index] for x in self))
+
 
 def effective_conductance(
     g_siemens: Tensor,

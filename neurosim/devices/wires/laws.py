@@ -9,14 +9,15 @@ nothing and has no slope.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from neurosim.errors import UsageError
+from neurosim.errors import UsageError, unknown
 
 # sinh continues as its tangent from this multiple of v0 on: float32 ends at 88
 _STEEPEST = 40.0
@@ -332,6 +333,37 @@ LAWS: dict[str, type[Law]] = {
     "selector": Selector,
     "1T1R": OneTransistor,
 }
+
+
+def law_from(text: str) -> Law:
+    """A law by name, with constants if need be: ``"sinh"``, ``"sinh(v0_volt=0.25)"``.
+
+    Raises:
+        UsageError: another form, an unknown law or constant, or a constant that the law refuses.
+
+    >>> law_from("sinh(v0_volt=0.25)")
+    Sinh(v0_volt=0.25)
+    >>> law_from("sine")
+    Traceback (most recent call last):
+    neurosim.errors.UsageError: unknown law 'sine': did you mean 'linear'? (known: ...)
+    """
+    match = re.fullmatch(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*", text)
+    if match is None:
+        raise UsageError(f"expected a law such as 'sinh' or 'sinh(v0_volt=0.25)'; got {text!r}")
+    name, constants = match[1], [part.strip() for part in (match[2] or "").split(",") if part.strip()]
+    if name not in LAWS:
+        raise unknown("law", name, LAWS)
+    known = [field.name for field in fields(LAWS[name])]  # type: ignore[arg-type]
+    values = {}
+    for constant in constants:
+        key, _, value = (part.strip() for part in constant.partition("="))
+        if key not in known:
+            raise unknown(f"constant of law {name!r}", key, known)
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise UsageError(f"expected a number for {key} of law {name!r}; got {value!r}") from None
+    return LAWS[name](**values)
 
 
 def _check(name: str, value: float, least: float = -math.inf, open_end: bool = False) -> None:
