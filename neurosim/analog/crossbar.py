@@ -218,6 +218,7 @@ class Crossbar:
             exact = through_wires(legs[0], legs[1], self.layout, wires, solve)
             self.reused = Reused.of(exact, cheap)
             return exact
+        self.reused.fresh = False
         return [leg + rest for leg, rest in zip(cheap, self.reused.rest, strict=True)]
 
     def _fresh_through_wires(self, fresh: Sequence[Tensor], states: dict[str, dict[str, Tensor]]) -> Tensor:
@@ -235,8 +236,10 @@ class Crossbar:
             one = matrix.new_ones(())
             return one, one
         carried = self.reused if self.bench.reuse_wires and torch.is_grad_enabled() else None
-        if carried is not None and carried.gains is not None:
-            return carried.gains
+        if carried is not None and carried.targets is not None and not carried.fresh:
+            targets, cheap = self._nominal(matrix, "column-approximation")
+            near = [leg + rest for leg, rest in zip(cheap, carried.targets, strict=True)]
+            return gains(self._difference(targets), self._difference(near), self.layout, compensation)
         name = f"{self.name}.weight, wire gains"
         if name not in states:
             targets, seen = self._nominal(matrix, self.hardware.wires.model)
@@ -244,10 +247,10 @@ class Crossbar:
                 self._difference(targets), self._difference(seen), self.layout, compensation
             )
             states[name] = {"columns": columns, "rows": rows}
-        found = states[name]["columns"], states[name]["rows"]
-        if carried is not None:
-            carried.gains = found
-        return found
+            if carried is not None:
+                cheap = self._nominal(matrix, "column-approximation")[1]
+                carried.targets = [s - c for s, c in zip(seen, cheap, strict=True)]
+        return states[name]["columns"], states[name]["rows"]
 
     def _nominal(self, matrix: Tensor, model: str) -> tuple[list[Tensor], list[Tensor]]:
         """Target conductances of both legs without noise, and what the inputs would see of them."""

@@ -29,11 +29,13 @@ class Reused:
 
     Attributes:
         rest: exact − approximate effective conductances of both legs, (chips, columns, rows) each.
-        gains: of :func:`gains`, if there are any.
+        targets: the same of the target conductances, (columns, rows) each, where gains are fitted to them.
+        fresh: whether the present forward is the one that solved.
     """
 
     rest: list[Tensor]
-    gains: tuple[Tensor, Tensor] | None = None
+    targets: list[Tensor] | None = None
+    fresh: bool = True
 
     @classmethod
     def of(cls, exact: list[Tensor], cheap: list[Tensor]) -> Reused:
@@ -42,15 +44,15 @@ class Reused:
     def state(self) -> dict[str, Tensor]:
         """As named tensors, for a checkpoint."""
         state = {"plus": self.rest[0], "minus": self.rest[1]}
-        if self.gains is not None:
-            state |= {"column-gains": self.gains[0], "row-gains": self.gains[1]}
+        if self.targets is not None:
+            state |= {"target-plus": self.targets[0], "target-minus": self.targets[1]}
         return state
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Reused:
         """The inverse of :meth:`state`."""
-        found = (state["column-gains"], state["row-gains"]) if "column-gains" in state else None
-        return cls([state["plus"], state["minus"]], found)
+        targets = [state["target-plus"], state["target-minus"]] if "target-plus" in state else None
+        return cls([state["plus"], state["minus"]], targets, fresh=False)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Current-voltage laws of devices that are not linear: i(v; g), g the device's conductance.
 
-A law is a frozen dataclass of its constants with two pure tensor functions, ``current`` and ``slope``; v and g
-broadcast.  Every law here vanishes at v = 0 and rises strictly with v where g > 0, so that a crossbar of such
-devices has exactly one state; :mod:`neurosim.devices.wires.nonlinear` finds it.  An open device (g = 0) carries
-nothing and has no slope.
+A law is a frozen dataclass of its constants with two pure tensor functions, ``current`` and ``slope``; v and
+g broadcast.  Every law here vanishes at v = 0 and rises strictly with v where g > 0, so that a crossbar of
+such devices has exactly one state; :mod:`neurosim.devices.wires.nonlinear` finds it.  An open device (g = 0)
+carries nothing and has no slope.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class Sinh(Law):
 
     The default is that of MemTorch's data-driven ReRAM model, i = 0.24·G·sinh(3·V) (its
     ``memtorch/bh/memristor/Data_Driven.py``, after I. Messaris et al., "A data-driven Verilog-A ReRAM model",
-    https://eprints.soton.ac.uk/411693/): v0 = 1/3 V and g = 0.72·G, since its G is not the low-field conductance.
+    https://eprints.soton.ac.uk/411693/): v0 = 1/3 V and g = 0.72·G, for its G is not the low-field
+    conductance.
 
     Beyond |v| = 40·v0, where no device lives, the law goes on as its tangent, so that nothing overflows.
 
@@ -205,8 +206,8 @@ class Selector(Law):
 
         g·(v − y) = i0·sinh(y/v0)
 
-    It is convex in y > 0 and starts above the root, at min(v, v0·asinh(g·v/i0)), so that Newton's method falls
-    to the root from there; it stops at rounding.  At |v| ≪ v0 the cell conducts g in series with i0/v0.
+    It is convex in y > 0 and starts above the root, at min(v, v0·asinh(g·v/i0)), so that Newton's method
+    falls to the root from there; it stops at rounding.  At |v| ≪ v0 the cell conducts g in series with i0/v0.
 
     The form is that of bipolar selectors governed by a barrier, e.g. J.-J. Huang et al., "Bipolar nonlinear
     Ni/TiO2/Ni selector for 1S1R crossbar array applications", IEEE Electron Device Lett. 32(10), 1427–1429,
@@ -247,9 +248,11 @@ class Selector(Law):
         enough = 4.0 * torch.finfo(v.dtype).eps
         for _ in range(_ROOT_STEPS):
             step = (y.sinh() - ratio * (v - y)) / (y.cosh() + ratio)
-            y = (y - step).clamp_min(0.0)
-            if not bool((step.abs() > enough * y).any()):
+            moves = step.abs() > enough * y
+            if not bool(moves.any()):
                 break
+            # what has arrived stays, so that no device depends on its neighbours
+            y = torch.where(moves, (y - step).clamp_min(0.0), y)
         return y
 
     def current(self, v_volt: Tensor, g_siemens: Tensor) -> Tensor:
@@ -269,14 +272,14 @@ class OneTransistor(Law):
         y > V (saturation):  i = β·V²/2 + g_o·y                  = g·(v − y)
 
     so y is the root of a quadratic in triode, of a linear equation in saturation.  Assumptions: the source of
-    the transistor is on the bit line, and its overdrive counts from there as if it were at 0 V (right while the
-    bit line's own voltage is small against V); the law is continued oddly to v < 0, where in a real transistor
-    source and drain change places; the body effect is left out; g_o, there for a slope above 0 in saturation, is
-    that of level 1 in saturation, where level 1 multiplies the triode current by 1 + λ·y.
+    the transistor is on the bit line, and its overdrive counts from there as if it were at 0 V (right while
+    the bit line's own voltage is small against V); the law is continued oddly to v < 0, where in a real
+    transistor source and drain change places; the body effect is left out; g_o, there for a slope above 0 in
+    saturation, is that of level 1 in saturation, where level 1 multiplies the triode current by 1 + λ·y.
 
     Source: H. Shichman & D. A. Hodges, "Modeling and simulation of insulated-gate field-effect transistor
-    switching circuits", IEEE J. Solid-State Circuits 3(3), 285–289, 1968, doi:10.1109/JSSC.1968.1049902 (SPICE
-    level 1).  The default constants are an illustration.
+    switching circuits", IEEE J. Solid-State Circuits 3(3), 285–289, 1968, doi:10.1109/JSSC.1968.1049902
+    (SPICE level 1).  The default constants are an illustration.
 
     Args:
         beta_ampere_per_volt2: β, transconductance parameter times width over length.
@@ -343,9 +346,9 @@ def law_from(text: str) -> Law:
 
     >>> law_from("sinh(v0_volt=0.25)")
     Sinh(v0_volt=0.25)
-    >>> law_from("sine")
+    >>> law_from("sine")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    neurosim.errors.UsageError: unknown law 'sine': did you mean 'linear'? (known: ...)
+    neurosim.errors.UsageError: unknown law 'sine': did you mean 'sinh'? (known: ...)
     """
     match = re.fullmatch(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*", text)
     if match is None:

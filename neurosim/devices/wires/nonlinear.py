@@ -1,22 +1,23 @@
 """Crossbars of devices that are not linear, with resistive wires: Newton's method on the nodal equations.
 
 Around voltages p of the devices, each is its tangent: a conductance s = ∂i/∂v(p) beside a current source
-i(p) − s·p (its companion model).  The array is then linear, and exactly solved by nested dissection; its voltages
-give the next p.  As every such solution obeys Kirchhoff's laws with the currents of the tangents, what is left is
-the distance of tangent and law at each device: the imbalance of currents at its two nodes.
+i(p) − s·p (its companion model).  The array is then linear, and exactly solved by nested dissection; its
+voltages give the next p.  As every such solution obeys Kirchhoff's laws with the currents of the tangents,
+what is left is the distance of tangent and law at each device: the imbalance of currents at its two nodes.
 
-Tangents of a steep law, taken far from the solution, throw Newton's method about.  So the next p is the voltage
-just found only where law and tangent nearly meet.  Elsewhere it is whichever of two is nearer to 0 V, that
-voltage, or the one at which the law has the current just found; and 0 V where these differ in sign.  For a diode
-this is SPICE's limiting of junction voltages (L. Nagel, "SPICE2", UCB/ERL M520, 1975); it takes any rising law,
-and needs no more than a step for each few v0 of an exponential.  Near the solution it is Newton's method itself.
+Tangents of a steep law, taken far from the solution, throw Newton's method about.  So the next p is the
+voltage just found only where law and tangent nearly meet.  Elsewhere it is whichever of two is nearer to
+0 V, that voltage or the one at which the law has the current just found; and 0 V where they differ in sign.
+For a diode this is SPICE's limiting of junction voltages (L. Nagel, "SPICE2", UCB/ERL M520, 1975); it takes
+any rising law, and a step for every few v0 of an exponential.  Near the solution it is Newton's method
+itself.
 
-That may cycle between saturated devices, so from the 21st iteration on another measure takes its place.  As every
-law rises, the state is the minimum of a convex function, the co-content of the network: half the conductance
-times voltage squared of each wire, plus ∫i dv of each device (W. Millar, Phil. Mag. 42, 1150, 1951).  Newton's
-steps are halved until it falls along them, and then converge from anywhere.  Voltages and currents of wires are
-linear along a step between two states that obey Kirchhoff's laws, so the derivative of the co-content is
-Σ (i(v) − i_Kirchhoff)·Δv over the devices alone.
+That may cycle between saturated devices, so from the 21st iteration on another measure takes its place.  As
+every law rises, the state is the minimum of a convex function, the co-content of the network: half the
+conductance times voltage squared of each wire, plus ∫i dv of each device (W. Millar, Phil. Mag. 42, 1150,
+1951).  Newton's steps are halved until it falls along them, and then converge from anywhere.  Voltages and
+currents of wires are linear along a step between two states that obey Kirchhoff's laws, so the derivative
+of the co-content is Σ (i(v) − i_Kirchhoff)·Δv over the devices alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from neurosim.devices.wires.effective import Resistances, check_topology, checked, effective, flat
+from neurosim.devices.wires.effective import Resistances, check_topology, checked, effective, flat, ideal
 from neurosim.devices.wires.laws import Law
 from neurosim.devices.wires.solution import Network, Solution, check_voltages
 from neurosim.errors import RunError, UsageError, unknown
@@ -45,6 +46,7 @@ _REST_VOLT = 1e-30  # below it a chord is a tangent
 # what the reduction of one cell keeps, in numbers (measured, 16 × 16 to 256 × 256), and for how much at once
 _NUMBERS_PER_CELL = 128
 _CHUNK_BYTES = 64 << 20
+_INPUTS_PER_ARRAY = 8  # as much again for an input without sources
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class NonlinearSolution:
     """The state of arrays of devices that are not linear.
 
     Attributes:
-        solution: voltages, currents and power, as :func:`neurosim.devices.wires.solve` gives them; currents are
-            those of the last tangents, which obey Kirchhoff's current law.
+        solution: voltages, currents and power, as :func:`neurosim.devices.wires.solve` gives them; currents
+            are those of the last tangents, which obey Kirchhoff's current law.
         residual: (..., inputs), largest |i(v) − current| of a device over the largest current of a device.
         iterations: (..., inputs), linear solves.
     """
@@ -85,8 +87,8 @@ def solve_nonlinear(
 ) -> NonlinearSolution:
     """Every voltage and current of arrays whose devices follow a law, each input at its own operating point.
 
-    One iteration costs one linear network of O(n³) per array and input, so ``solve`` and
-    ``effective_conductance`` are the cheaper by the number of inputs; :func:`linearised_conductance` lies between.
+    Every iteration after the first costs a linear network, O(n³), for each input, where ``solve`` and
+    ``effective_conductance`` reduce one for all inputs; :func:`linearised_conductance` is a compromise.
 
     Args:
         g_siemens: (..., rows, cols), what the law calls g; 0 is an open device.
@@ -95,7 +97,7 @@ def solve_nonlinear(
         r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm, topology: as for ``effective_conductance``.
         v_col_volt: (..., inputs, cols), voltage of each sense node; None: virtual ground.
         start: device voltages to begin from, broadcast to (..., inputs, rows, cols); None: 0 V, so that the
-            first iteration is the linear array of low-field conductances.
+            first iteration is the linear array of low-field conductances, one for all inputs.
         tolerance: what ``residual`` must not exceed; None: 1e-10 in float64, 1e-5 in float32.
         max_iterations: of each array and input.
 
@@ -108,7 +110,7 @@ def solve_nonlinear(
     >>> v = torch.ones(1, 4, dtype=torch.float64)
     >>> found = solve_nonlinear(g, v, Sinh(), r_row_ohm=10.0, r_col_ohm=10.0)
     >>> print((found.solution.column_ampere * 1e3).numpy().round(3), found.residual.item() < 1e-10)
-    [[8.968 8.429 8.094 7.934]] True
+    [[7.355 6.613 6.165 5.954]] True
     >>> again = solve_nonlinear(g, 1.02 * v, Sinh(), r_row_ohm=10.0, r_col_ohm=10.0, start=found.device_volt)
     >>> found.iterations.item(), again.iterations.item()
     (5, 3)
@@ -121,18 +123,16 @@ def solve_nonlinear(
     point = _checked_start(start, shape, g_siemens)
     problem = _Problem.of(g_siemens, v_row, v_col, resistances, topology, law)
     with torch.no_grad():
-        state = _newton(problem, point.reshape(-1, *shape[-2:]), limit, max_iterations)
-    return _result(problem, state, v_row, v_col)
+        found = _newton(problem, point, limit, max_iterations)
+        return _result(problem, found, v_row, v_col)
 
 
 def newton(g: Tensor, v_row: Tensor, law: Law, wires: Resistances, topology: str) -> Tensor:
     """Column currents (..., inputs, cols) of checked arguments, with a resistance of its own at each end."""
     v_col = v_row.new_zeros(*v_row.shape[:-1], g.shape[-1])
     problem = _Problem.of(g, v_row, v_col, wires, topology, law)
-    shape = (*v_row.shape[:-1], *g.shape[-2:])
     with torch.no_grad():
-        start = g.new_zeros(()).expand(shape).reshape(-1, *shape[-2:])
-        found = _newton(problem, start, TOLERANCE[g.dtype], _ITERATIONS)
+        found = _newton(problem, None, TOLERANCE[g.dtype], _ITERATIONS)
     return _result(problem, found, v_row, v_col).solution.column_ampere
 
 
@@ -147,10 +147,10 @@ def _checked_limits(law: Law, tolerance: float | None, max_iterations: int, dtyp
     return TOLERANCE[dtype] if tolerance is None else tolerance
 
 
-def _checked_start(start: Tensor | None, shape: tuple[int, ...], g: Tensor) -> Tensor:
+def _checked_start(start: Tensor | None, shape: tuple[int, ...], g: Tensor) -> Tensor | None:
     """Device voltages of this shape to begin from, or UsageError."""
     if start is None:
-        return g.new_zeros(()).expand(shape)
+        return None
     if not isinstance(start, Tensor) or start.dtype != g.dtype:
         kind = start.dtype if isinstance(start, Tensor) else type(start).__name__
         raise UsageError(f"expected start as a tensor of {g.dtype}; got {kind}")
@@ -165,7 +165,7 @@ def _checked_start(start: Tensor | None, shape: tuple[int, ...], g: Tensor) -> T
 
 @dataclass(frozen=True)
 class _Problem:
-    """Pairs of one array and one input; ``g`` and ``wires`` are of arrays, ``v_row`` and ``v_col`` of pairs."""
+    """Pairs of one array and one input; ``g`` and ``wires`` are of arrays, ``v_row``, ``v_col`` of pairs."""
 
     g: Tensor
     v_row: Tensor
@@ -183,10 +183,14 @@ class _Problem:
         v_row, v_col = (v.detach().reshape(-1, v.shape[-1]) for v in (v_row, v_col))
         return cls(arrays, v_row, v_col, wires, topology, law)
 
+    @property
+    def inputs(self) -> int:
+        """Of each array."""
+        return len(self.v_row) // max(1, len(self.g))
+
     def take(self, pairs: Tensor) -> _Problem:
         """Only these pairs, with an array for each."""
-        inputs = len(self.v_row) // len(self.g)
-        arrays = pairs // inputs
+        arrays = pairs // self.inputs
         wires = Resistances(*(x[arrays] for x in self.wires))
         return _Problem(self.g[arrays], self.v_row[pairs], self.v_col[pairs], wires, self.topology, self.law)
 
@@ -227,7 +231,7 @@ class _State:
 
 @dataclass
 class _Found:
-    """Where the iteration of each pair stands: its state, next tangent, residual and number of linear solves."""
+    """Where each pair stands: its state, next linearisation point, residual, number of linear solves."""
 
     state: _State
     point: Tensor
@@ -235,34 +239,71 @@ class _Found:
     iterations: Tensor
 
 
-def _newton(problem: _Problem, point: Tensor, tolerance: float, max_iterations: int) -> _Found:
-    """Iterate all pairs until their residual is at most the tolerance, or RunError."""
-    pairs, size = len(point), point[0].numel() if len(point) else 1
-    state = _State(*(torch.zeros_like(point, memory_format=torch.contiguous_format) for _ in range(3)))
-    residual = point.new_full((pairs,), torch.inf)
-    found = _Found(state, point.contiguous(), residual, torch.zeros_like(residual, dtype=torch.int64))
-    chunk = max(1, _CHUNK_BYTES // (_NUMBERS_PER_CELL * size * point.element_size()))
+def _without_wires(problem: _Problem) -> _Found:
+    """Every device between its two sources."""
+    pairs = torch.arange(len(problem.v_row), device=problem.g.device)
+    g = problem.take(pairs).g
+    word, bit = problem.v_row[:, :, None].expand_as(g), problem.v_col[:, None, :].expand_as(g)
+    current = problem.law.current(word - bit, g)
+    none = problem.v_row.new_zeros(len(pairs))
+    return _Found(_State(word, bit, current), word - bit, none, torch.zeros_like(none, dtype=torch.int64))
+
+
+def _newton(problem: _Problem, point: Tensor | None, tolerance: float, max_iterations: int) -> _Found:
+    """Iterate all pairs, from ``point`` or 0 V, until no residual exceeds the tolerance, or RunError."""
+    if ideal(problem.wires):
+        return _without_wires(problem)
+    g, pairs = problem.g, len(problem.v_row)
+    none = g.new_zeros(pairs, *g.shape[1:])
+    residual = g.new_full((pairs,), torch.inf)
+    found = _Found(
+        _State(none, none.clone(), none.clone()),
+        none.clone() if point is None else point.reshape(none.shape).clone(),
+        residual,
+        torch.zeros_like(residual, dtype=torch.int64),
+    )
+    rows, cols = g.shape[1:]
+    chunk = max(1, _CHUNK_BYTES // (_NUMBERS_PER_CELL * max(1, rows * cols) * g.element_size()))
     for iteration in range(max_iterations):
         open_pairs = (~(found.residual <= tolerance)).nonzero().squeeze(1)
         if not len(open_pairs):
             return found
+        if iteration == 0 and point is None:
+            _low_field(problem, found, chunk)
+            continue
         for part in open_pairs.split(chunk):
-            _advance(problem.take(part), found, part, iteration)
+            some = problem.take(part)
+            state = some.step(found.point[part])
+            if iteration >= _LIMITED_STEPS:
+                state = _shortened(some, found.state.take(part), state)
+            _record(some, found, part, state, iteration)
     worst = found.residual.nan_to_num(nan=torch.inf).amax().item() if pairs else 0.0
     if worst > tolerance:
         left = int((~(found.residual <= tolerance)).sum())
         raise RunError(
-            f"Newton's method ended after max_iterations={max_iterations} with a residual of {worst:.3g}, above "
-            f"tolerance={tolerance:g}, in {left} of {pairs} pairs of array and input"
+            f"Newton's method ended after max_iterations={max_iterations} with a residual of {worst:.3g}, "
+            f"above tolerance={tolerance:g}, in {left} of {pairs} pairs of array and input"
         )
     return found
 
 
-def _advance(problem: _Problem, found: _Found, pairs: Tensor, iteration: int) -> None:
-    """One iteration of these pairs; ``problem`` holds them alone."""
-    state = problem.step(found.point[pairs])
-    if iteration >= _LIMITED_STEPS:
-        state = _shortened(problem, found.state.take(pairs), state)
+def _low_field(problem: _Problem, found: _Found, chunk: int) -> None:
+    """The first iteration from 0 V: one network for all inputs of an array."""
+    inputs, device = problem.inputs, problem.g.device
+    for arrays in torch.arange(len(problem.g), device=device).split(chunk):
+        g = problem.g[arrays]
+        slope = problem.law.slope(torch.zeros_like(g), g)
+        network = Network.of(slope, Resistances(*(x[arrays] for x in problem.wires)), problem.topology)
+        at_once = max(1, _INPUTS_PER_ARRAY * chunk // len(arrays))
+        for some in torch.arange(inputs, device=device).split(at_once):
+            pairs = arrays[:, None] * inputs + some
+            word, bit = network.nodes(problem.v_row[pairs], problem.v_col[pairs])
+            state = _State(*(x.flatten(0, 1) for x in (word, bit, slope[:, None] * (word - bit))))
+            _record(problem.take(pairs.flatten()), found, pairs.flatten(), state, 0)
+
+
+def _record(problem: _Problem, found: _Found, pairs: Tensor, state: _State, iteration: int) -> None:
+    """The new state of these pairs and where to linearise next; ``problem`` holds them alone."""
     volt = state.volt
     current = problem.law.current(volt, problem.g)
     off = (current - state.current).abs()
@@ -316,8 +357,10 @@ def _shortened(problem: _Problem, old: _State, new: _State) -> _State:
 
     part = start.new_ones(len(start))
     enough = 0.2 * derivative(0.0 * part)
+    # a step so small is good, and its derivative mere rounding
+    small = way.abs().amax(dim=(1, 2)) <= torch.finfo(way.dtype).eps ** 0.5 * start.abs().amax(dim=(1, 2))
     for _ in range(_HALVINGS):
-        short = derivative(0.5 * part) + derivative(part) <= enough
+        short = small | (derivative(0.5 * part) + derivative(part) <= enough)
         if bool(short.all()):
             break
         part = torch.where(short, part, 0.5 * part)
@@ -331,10 +374,8 @@ def _result(problem: _Problem, found: _Found, v_row: Tensor, v_col: Tensor) -> N
     def split(x: Tensor) -> Tensor:
         return x.reshape(len(problem.g), inputs, *x.shape[1:])
 
-    state = found.state
-    solution = Network.solution(
-        *(split(x) for x in (state.word, state.bit, state.current, problem.v_row, problem.v_col)), batch
-    )
+    word, bit, current = (split(x) for x in (found.state.word, found.state.bit, found.state.current))
+    solution = Network.solution(word, bit, current, split(problem.v_row), split(problem.v_col), batch)
     residual, iterations = (x.reshape(*batch, inputs) for x in (found.residual, found.iterations))
     return NonlinearSolution(solution, residual, iterations)
 
@@ -352,17 +393,17 @@ def linearised_conductance(
     topology: str = "opposite",
     start: Tensor | None = None,
 ) -> Tensor:
-    """Effective conductances of arrays linearised at operating points: the fast approximation for other inputs.
+    """Effective conductances of arrays linearised at operating points: fast, but approximate elsewhere.
 
-    Newton's method finds the state for each v_row; there every device becomes a conductance, which goes through
-    :func:`neurosim.devices.wires.effective_conductance`:
+    Newton's method finds the state for each v_row; there every device becomes a conductance, which goes
+    through :func:`neurosim.devices.wires.effective_conductance`:
 
     - ``"chord"``, i(v)/v (∂i/∂v at v = 0): currents are v @ g_eff, exact at the operating point itself;
     - ``"tangent"``, ∂i/∂v: currents are I(v_row) + (v − v_row) @ g_eff, exact to first order around it;
     - ``"low-field"``, ∂i/∂v at 0 V, whatever v_row: currents are v @ g_eff.
 
     Args:
-        g_siemens, v_row_volt, law, start: as for :func:`solve_nonlinear`; the inputs are the operating points.
+        g_siemens, v_row_volt, law, start: as for :func:`solve_nonlinear`; inputs are the operating points.
         r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm, topology: as for ``effective_conductance``.
 
     Returns:
@@ -381,10 +422,12 @@ def linearised_conductance(
     """
     if kind not in KINDS:
         raise unknown("kind of linearisation", kind, KINDS)
-    wires = {"r_row_ohm": r_row_ohm, "r_col_ohm": r_col_ohm}
-    wires |= {"r_source_ohm": r_source_ohm, "r_sink_ohm": r_sink_ohm}
-    found = solve_nonlinear(g_siemens, v_row_volt, law, topology=topology, start=start, **wires)
-    return _linearised(g_siemens, found.device_volt, law, kind, checked(g_siemens, *wires.values()), topology)
+    found = solve_nonlinear(
+        g_siemens, v_row_volt, law, topology=topology, start=start,
+        r_row_ohm=r_row_ohm, r_col_ohm=r_col_ohm, r_source_ohm=r_source_ohm, r_sink_ohm=r_sink_ohm,
+    )  # fmt: skip
+    resistances = checked(g_siemens, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm)
+    return _linearised(g_siemens, found.device_volt, law, kind, resistances, topology)
 
 
 def _linearised(
@@ -424,7 +467,7 @@ def linearisation_error(
         kind, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm, topology: as for ``linearised_conductance``.
 
     Returns:
-        (...), rms of the difference over the rms of the exact currents, over inputs and columns of each array.
+        (...), rms of the difference over the rms of the exact currents, over inputs and columns of an array.
 
     Raises:
         UsageError, RunError: as ``linearised_conductance``.
@@ -432,23 +475,29 @@ def linearisation_error(
     >>> from neurosim.devices.wires.laws import Sinh
     >>> g = torch.full((4, 4), 1e-4, dtype=torch.float64)
     >>> v = torch.linspace(0.1, 0.4, 4, dtype=torch.float64).expand(3, 4)
-    >>> error = linearisation_error(
-    ...     g, v, Sinh(), operating_volt=torch.full((4,), 0.3, dtype=torch.float64), r_row_ohm=5.0, r_col_ohm=5.0
-    ... )
+    >>> point = torch.full((4,), 0.3, dtype=torch.float64)
+    >>> error = linearisation_error(g, v, Sinh(), operating_volt=point, r_row_ohm=5.0, r_col_ohm=5.0)
     >>> print(f"{error.item():.1%}")
-    1.0%
+    1.6%
     """
-    wires = {"r_row_ohm": r_row_ohm, "r_col_ohm": r_col_ohm}
-    wires |= {"r_source_ohm": r_source_ohm, "r_sink_ohm": r_sink_ohm}
+    if kind not in KINDS:
+        raise unknown("kind of linearisation", kind, KINDS)
     if not isinstance(operating_volt, Tensor) or operating_volt.shape != g_siemens.shape[:-1]:
-        found = tuple(operating_volt.shape) if isinstance(operating_volt, Tensor) else operating_volt
-        raise UsageError(f"expected operating_volt of shape {tuple(g_siemens.shape[:-1])}; got {found}")
+        got = tuple(operating_volt.shape) if isinstance(operating_volt, Tensor) else operating_volt
+        raise UsageError(f"expected operating_volt of shape {tuple(g_siemens.shape[:-1])}; got {got}")
     point = operating_volt.unsqueeze(-2)
-    g_eff = linearised_conductance(g_siemens, point, law, kind=kind, topology=topology, **wires)[..., 0, :, :]
-    exact = solve_nonlinear(g_siemens, v_row_volt, law, topology=topology, **wires).solution.column_ampere
+    exact, there = (
+        solve_nonlinear(
+            g_siemens, volts, law, topology=topology,
+            r_row_ohm=r_row_ohm, r_col_ohm=r_col_ohm, r_source_ohm=r_source_ohm, r_sink_ohm=r_sink_ohm,
+        )
+        for volts in (v_row_volt, point)
+    )  # fmt: skip
+    resistances = checked(g_siemens, r_row_ohm, r_col_ohm, r_source_ohm, r_sink_ohm)
+    g_eff = _linearised(g_siemens, there.device_volt, law, kind, resistances, topology).squeeze(-3)
     if kind == "tangent":
-        there = solve_nonlinear(g_siemens, point, law, topology=topology, **wires).solution.column_ampere
-        near = there + (v_row_volt - point) @ g_eff
+        near = there.solution.column_ampere + (v_row_volt - point) @ g_eff
     else:
         near = v_row_volt @ g_eff
-    return (near - exact).square().mean(dim=(-2, -1)).sqrt() / exact.square().mean(dim=(-2, -1)).sqrt()
+    amperes = exact.solution.column_ampere
+    return (near - amperes).square().mean(dim=(-2, -1)).sqrt() / amperes.square().mean(dim=(-2, -1)).sqrt()
