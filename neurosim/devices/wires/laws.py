@@ -64,9 +64,9 @@ class Linear(Law):
 class _Polynomial(Law):
     """i = g·(v + a1·v² + a2·v³) for |v| ≤ v_limit; beyond, the tangent at that end."""
 
+    @abstractmethod
     def _coefficients(self, g: Tensor) -> tuple[Tensor | float, Tensor | float, float]:
         """a1 in 1/V, a2 in 1/V², v_limit in V."""
-        raise NotImplementedError
 
     def both(self, v_volt: Tensor, g_siemens: Tensor) -> tuple[Tensor, Tensor]:
         a1, a2, limit = self._coefficients(g_siemens)
