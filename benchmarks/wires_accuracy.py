@@ -49,13 +49,6 @@ def points(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     networks = [("trained without wires", args.run, REMEDIES)]
     if args.trained is not None:
         networks.append(("trained through wires", args.trained, {"nothing": {}}))
-        networks.append(
-            (
-                "trained through wires",
-                args.trained,
-                {"gains per row and column": REMEDIES["gains per row and column"]},
-            )
-        )
     for network, folder, remedies in networks:
         run = runs.open_run(folder)
         splits = run.splits(None)
@@ -93,12 +86,8 @@ def picture(rows: list[dict[str, object]], path: Path, title: str) -> None:
                     r for r in rows if (r["network"], r["remedy"]) == (network, remedy) and r[fixed] == value
                 ]
                 chosen.sort(key=lambda r: r[key])
-                label = (
-                    remedy
-                    if network == "trained without wires"
-                    else f"{network}" + ("" if remedy == "nothing" else f", {remedy}")
-                )
-                style = "-" if network == "trained without wires" else "--"
+                plain = network == "trained without wires"
+                label, style = (remedy, "-") if plain else (network, "--")
                 x, y = [r[key] for r in chosen], [100 * r["accuracy"] for r in chosen]
                 panel.plot(x, y, style, marker="o", color=colour, label=label, lw=2)
             panel.set_xscale("log", base=2)
