@@ -85,6 +85,29 @@ def test_each_step_has_its_chip_and_all_parameters_their_gradient() -> None:
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in place.network.parameters())
 
 
+def test_ranges_follow_the_weights_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixed anew every 25 steps: else outputs outgrow them, and straight-through gradients vanish."""
+    steps, fixed = [], []
+    calibrate, step = ThroughChips.calibrate, ThroughChips.step
+
+    def note_calibrate(place: ThroughChips, read: Any) -> None:
+        calibrate(place, read)
+        fixed.append((len(steps), place.state()["ranges/0.adc"].clone()))
+
+    def note_step(place: ThroughChips, number: int) -> Any:
+        steps.append(number)
+        return step(place, number)
+
+    monkeypatch.setattr(ThroughChips, "calibrate", note_calibrate)
+    monkeypatch.setattr(ThroughChips, "step", note_step)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    x = torch.rand(600, 4)
+    data = [(x[k : k + 10], torch.arange(k, k + 10) % 3) for k in range(0, 600, 10)]
+    train(model, (data, data), epochs=2, hardware=hardware("pcm-joshi-2020"), lr=0.05)
+    assert [number for number, _ in fixed] == [0, 25, 50, 60, 85, 110]
+    assert not torch.equal(fixed[0][1], fixed[2][1])
+
+
 def test_another_chip_is_another_run(tmp_path: Path) -> None:
     from neurosim.errors import UsageError
 

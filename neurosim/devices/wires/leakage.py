@@ -17,6 +17,7 @@ SCHEMES: dict[str, tuple[float, float]] = {
     "V/2": (1 / 2, 1 / 2),
     "V/3": (1 / 3, 2 / 3),
     "grounded": (0.0, 0.0),
+    "inhibited": (0.0, 1.0),
 }
 
 
@@ -31,7 +32,7 @@ class HalfSelect:
         other_volt: largest voltage across a cell of neither.
         leakage_ampere: sum of the magnitudes of the currents through all other cells.
         power_watt: all of it, wires and drivers included.
-        useful: fraction of the power that the selected cell takes.
+        useful: fraction of the power that the selected cell takes; 0 where nothing conducts.
     """
 
     selected_volt: Tensor
@@ -62,8 +63,9 @@ def half_select(
 
     ``"V/2"``: all other lines at half the write voltage; cells that share a line with the selected one see
     V/2, the others nothing.  ``"V/3"``: other rows at V/3, other columns at 2V/3; every other cell sees V/3.
-    ``"grounded"``: other lines at 0 V, as while a row is read.  For 1T1R arrays put the transistors in first,
-    by :func:`gated`.
+    ``"grounded"``: other lines at 0 V, as while a row is read.  ``"inhibited"``: other rows at 0 V, other
+    columns at V, so that the other cells of the row see nothing: for 1T1R arrays, whose other rows are cut
+    off (put the transistors in by :func:`gated`).
 
     Source: A. Chen, IEEE Trans. Electron Devices 60(4), 1318–1326, 2013, doi:10.1109/TED.2013.2246791.
 
@@ -166,5 +168,5 @@ def _half_select(state: Solution, row: int, col: int) -> HalfSelect:
         other_volt=others.amax((-2, -1)),
         leakage_ampere=current.abs().sum((-2, -1)) - selected.abs(),
         power_watt=power,
-        useful=selected_volt * selected / power,
+        useful=torch.where(power > 0, selected_volt * selected / power, torch.zeros_like(power)),
     )

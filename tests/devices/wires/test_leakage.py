@@ -25,7 +25,10 @@ def test_ideal_wires_give_the_closed_form(rows: int, cols: int, scheme: str) -> 
     found = half_select(equal(rows, cols), row=rows - 1, col=0, v_write_volt=V, scheme=scheme, **IDEAL)
     same_row, same_col, rest = cols - 1, rows - 1, (rows - 1) * (cols - 1)
     # volts across cells of the selected row, of the selected column, of neither
-    volts = {"V/2": (V / 2, V / 2, 0.0), "V/3": (V / 3, V / 3, V / 3), "grounded": (V, 0.0, 0.0)}[scheme]
+    volts = {
+        "V/2": (V / 2, V / 2, 0.0), "V/3": (V / 3, V / 3, V / 3), "grounded": (V, 0.0, 0.0),
+        "inhibited": (0.0, 0.0, V),
+    }[scheme]  # fmt: skip
     leak = G * (same_row * volts[0] + same_col * volts[1] + rest * volts[2])
     power = G * (V**2 + same_row * volts[0] ** 2 + same_col * volts[1] ** 2 + rest * volts[2] ** 2)
     expected = {
@@ -71,7 +74,8 @@ def test_resistive_wires_agree_with_kirchhoff(scheme: str) -> None:
     g = torch.from_numpy(np.random.default_rng(1).uniform(1e-5, 1e-3, (6, 5)))
     row, col, ohm = 4, 3, 50.0
     found = half_select(g, row=row, col=col, v_write_volt=V, scheme=scheme, r_row_ohm=ohm, r_col_ohm=ohm)
-    of_row, of_col = {"V/2": (0.5, 0.5), "V/3": (1 / 3, 2 / 3), "grounded": (0.0, 0.0)}[scheme]
+    fractions = {"V/2": (0.5, 0.5), "V/3": (1 / 3, 2 / 3), "grounded": (0.0, 0.0), "inhibited": (0.0, 1.0)}
+    of_row, of_col = fractions[scheme]
     v_row, v_col = np.full(6, of_row * V), np.full(5, of_col * V)
     v_row[row], v_col[col] = V, 0.0
     word, bit = dense(g.numpy(), v_row, v_col, ohm)
@@ -112,6 +116,13 @@ def test_gates_cut_unselected_rows_off() -> None:
     # a read row leaks into its other columns only; the rows that are off carry picoamperes
     row_leak = (cells[:, 1, :2] * V).sum(-1)
     assert torch.allclose(found.leakage_ampere, row_leak, rtol=1e-3)
+    written = half_select(
+        cells, row=1, col=2, v_write_volt=V, scheme="inhibited", r_row_ohm=1.0, r_col_ohm=1.0
+    )
+    assert bool((written.row_volt < 1e-3 * V).all())
+    assert bool((written.leakage_ampere < 1e-3 * written.selected_ampere).all())
+    nothing = half_select(torch.zeros(2, 2), row=0, col=0, v_write_volt=V, r_row_ohm=1.0, r_col_ohm=1.0)
+    assert (nothing.useful.item(), nothing.power_watt.item()) == (0.0, 0.0)
     assert gated(torch.zeros(2, 2), 0, g_on_siemens=1.0, g_off_siemens=0.0).equal(torch.zeros(2, 2))
 
 
