@@ -18,6 +18,7 @@ class LayerRow:
         tiles: number of tiles.
         devices: devices in use, both legs of each pair (bias included when devices hold it).
         utilisation: used fraction of the tiles' pairs.
+        shares: the layer whose devices it reads, where a parameter is tied; then it adds no tiles.
     """
 
     name: str
@@ -26,15 +27,24 @@ class LayerRow:
     tiles: int
     devices: int
     utilisation: float
+    shares: str = ""
 
 
 @dataclass(frozen=True)
 class DigitalRow:
-    """One module that stays digital; ``parameters`` counts the numbers it holds."""
+    """One module, or the part of it, that stays digital.
+
+    Attributes:
+        name: of the module.
+        kind: its type.
+        parameters: how many numbers it holds.
+        why: what keeps it off crossbars, where it might have been expected there.
+    """
 
     name: str
     kind: str
     parameters: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ def _layer_table(rows: tuple[LayerRow, ...]) -> str:
     cells = [("layer", "type", "weight", "tiles", "devices", "used")]
     for row in rows:
         shape = "x".join(str(n) for n in row.shape)
+        used = f"{100 * row.utilisation:.1f} %" if not row.shares else f"those of {row.shares}"
         cells.append(
             (
                 row.name,
@@ -124,7 +135,7 @@ def _layer_table(rows: tuple[LayerRow, ...]) -> str:
                 shape,
                 f"{row.tiles:,}",
                 f"{row.devices:,}",
-                f"{100 * row.utilisation:.1f} %",
+                used,
             )
         )
     total = ("total", "", "", f"{sum(r.tiles for r in rows):,}", f"{sum(r.devices for r in rows):,}", "")
@@ -141,7 +152,8 @@ def _names(rows: list[DigitalRow]) -> str:
     if not rows:
         return "  (none)"
     return "\n".join(
-        f"  {row.name} ({row.kind}{f', {row.parameters:,} parameters' if row.parameters else ''})"
+        f"  {row.name} ({row.kind}{f', {row.parameters:,} parameters' if row.parameters else ''}"
+        f"{f'; {row.why}' if row.why else ''})"
         for row in rows
     )
 

@@ -290,7 +290,7 @@ def test_pieces_of_a_large_batch_give_what_the_whole_gives(
 ) -> None:
     with torch.no_grad(), net.on(Lot(PCM)[0:2], time_s=25.0) as chips:
         whole = chips(inputs(40))
-        room = sys.modules["neurosim.analog.deploy"]  # the name in the package is the function
-        monkeypatch.setattr(room, "_PIECE_BYTES", 7 * 20 * 4)  # seven samples
+        room = sys.modules["neurosim.analog.on_chips"]
+        monkeypatch.setattr(room, "PIECE_BYTES", 7 * 20 * 4)  # seven samples
         chips.age(25.0)
         torch.testing.assert_close(chips(inputs(40)), whole)

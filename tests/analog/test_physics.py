@@ -13,7 +13,7 @@ from torch import Tensor
 
 import neurosim as ns
 from neurosim.analog import Deployed, Lot, deploy
-from neurosim.analog.layers import CrossbarConv2d, CrossbarLinear
+from neurosim.analog.layers import OnCrossbars
 from neurosim.analog.operators import layout
 from neurosim.devices import Array, Hardware, tile_grid
 from neurosim.devices.kernels import pitch
@@ -159,8 +159,8 @@ def test_outputs_saturate_at_ranges_that_never_follow_the_batch() -> None:
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_parts_of_a_product_read_their_own_rows_exactly(layer: Row) -> None:
     net = deploy(filled(layer.layer()).double(), ns.hardware("ideal", **small(7, 5)))
-    module = next(m for m in net.modules() if isinstance(m, (CrossbarLinear, CrossbarConv2d)))
-    operator, rows = module.crossbar.operator, module.crossbar.layout.row_slices
+    module = next(m for m in net.modules() if isinstance(m, OnCrossbars))
+    operator, rows = module.crossbars["weight"].operator, module.crossbars["weight"].layout.row_slices
     x = samples(layer).double()
     x = x[0] if layer is LAYERS["conv, unbatched"] else x
     matrix = module.weight.detach().flatten(1)
@@ -278,7 +278,7 @@ def test_a_layout_holds_every_weight_once_and_no_tile_overflows(
 def test_explain_names_every_module_and_shows_what_acts() -> None:
     plain = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-        nn.Sequential(nn.Linear(144, 8), nn.Dropout()), nn.Embedding(5, 3),
+        nn.Sequential(nn.Linear(144, 8), nn.Dropout()), nn.EmbeddingBag(5, 3),
     )  # fmt: skip
     net = deploy(plain, ns.hardware("pcm-aihwkit-default"))
     table = net.explain()

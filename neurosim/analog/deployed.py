@@ -1,0 +1,439 @@
+"""What every deployed network can do besides what its own class can."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neurosim.analog.bench import Active, Bench
+from neurosim.analog.crossbar import Crossbar
+from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of, wires_in_words
+from neurosim.analog.folding import Folded
+from neurosim.analog.inputs import Inputs, tensors_in
+from neurosim.analog.layers import OnCrossbars
+from neurosim.analog.lot import Chips
+from neurosim.analog.mixing import mix, mixed_in, original_class
+from neurosim.analog.on_chips import PIECE_BYTES, OnChips
+from neurosim.analog.realised import Ranges
+from neurosim.analog.wire_report import WireReport, wire_row
+from neurosim.analog.wiring import Reused
+from neurosim.devices import Hardware
+from neurosim.devices.device import check_time
+from neurosim.errors import UsageError
+
+# Programmed devices of one weight: two legs, each a conductance and about one more number, the
+# difference, the reference of the compensation, and temporaries while programming.
+_STATE_BYTES_PER_WEIGHT = 4 * 10
+_MEMORY_BUDGET_BYTES = 1 << 30
+# Chips share a forward while the activations of all are below this; beyond, more chips gain nothing.
+_ACTIVATION_BUDGET_BYTES = 16 << 20
+
+
+class Deployed(nn.Module):
+    """What every deployed network can do besides what its own class can.
+
+    Not constructed: :func:`neurosim.deploy` mixes it into the class of the copied network.
+    """
+
+    _bench: Bench
+    _hardware: Hardware
+    _options: dict[str, Any]
+    _reasons: dict[str, str]
+
+    @staticmethod
+    def made_of(
+        net: nn.Module, hardware: Hardware, bench: Bench, options: dict[str, Any], reasons: dict[str, str]
+    ) -> Deployed:
+        """The network whose layers are on crossbars already, with what is below."""
+        mix(net, Deployed, "Deployed")
+        assert isinstance(net, Deployed)
+        net._bench = bench
+        net._hardware = hardware
+        net._options = options
+        net._reasons = reasons
+        return net
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._bench.passes += 1
+        return super().__call__(*args, **kwargs)
+
+    @property
+    def hardware(self) -> Hardware:
+        """The hardware this network is deployed on."""
+        return self._hardware
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it was deployed: keyword arguments of :func:`neurosim.deploy`, without the calibration."""
+        return dict(self._options)
+
+    def plain(self) -> nn.Module:
+        """The network as it was before it was deployed, with the present parameters: a copy."""
+        net = copy.deepcopy(self)
+        for module in net.modules():
+            for kind in mixed_in(module):
+                for key in kind.__annotations__:
+                    module.__dict__.pop(key, None)
+            module.__class__ = original_class(module)
+        return net
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every converter that needs a range has one."""
+        return all(c.ranges is not None or not c.needs_ranges for c in self._crossbars())
+
+    def calibrate(self, *args: Any, **kwargs: Any) -> None:
+        """Fix the ranges of all converters on data, once, with nominal weights.
+
+        A layer that a forward pass uses several times takes the largest range of its uses.  Ranges of an
+        earlier calibration are forgotten; when this one fails they stay.
+
+        Args:
+            args, kwargs: inputs of the network (samples, …), from the training data: never the data under
+                test.
+
+        Raises:
+            UsageError: empty or non-finite inputs, inputs that never reach a layer, or chips are on the
+                bench.
+        """
+        if self._bench.active is not None:
+            raise UsageError("expected to calibrate off the bench; leave net.on(...) first")
+        if not any(t.dim() > 0 and len(t) > 0 for t in tensors_in((args, kwargs))):
+            raise UsageError("expected a tensor of calibration inputs with at least one sample")
+        crossbars = self._crossbars()
+        before = [crossbar.ranges for crossbar in crossbars]
+        self._bench.observing = True
+        try:
+            for crossbar in crossbars:
+                crossbar.ranges = None
+            with torch.no_grad(), _eval_mode(self), _through_forwards(self):
+                self(*args, **kwargs)
+            self._check_reached(self._crossbars())
+        except BaseException:
+            for crossbar, ranges in zip(crossbars, before, strict=True):
+                crossbar.ranges = ranges
+            raise
+        finally:
+            self._bench.observing = False
+
+    @staticmethod
+    def _check_reached(crossbars: list[Crossbar]) -> None:
+        missed = [c.name for c in crossbars if c.needs_ranges and c.ranges is None]
+        if missed:
+            raise UsageError(
+                f"the calibration inputs never reached layer {missed[0]!r}: cannot fix its ranges"
+            )
+
+    def calibration_state(self) -> dict[str, Tensor]:
+        """The fixed ranges, by layer.
+
+        ``<name>.dac`` is a scalar in units of the layer's input; ``<name>.adc``, (row parts, column tiles),
+        is in units of that input × one fully-on device.
+        """
+        state = {}
+        for crossbar in self._crossbars():
+            if crossbar.ranges is not None:
+                state[f"{crossbar.name}.dac"] = torch.tensor(crossbar.ranges.dac, dtype=torch.float64)
+                state[f"{crossbar.name}.adc"] = crossbar.ranges.adc.clone()
+        return state
+
+    def load_calibration_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take ranges saved by :meth:`calibration_state`; layers it does not name keep theirs.
+
+        Raises:
+            UsageError: a layer or shape that this network does not have, or a range that is not finite and
+                above 0.  Nothing is taken then.
+        """
+        known = {c.name: c for c in self._crossbars()}
+        names = {key.rpartition(".")[0] for key in state}
+        if missing := sorted(names - set(known)):
+            raise UsageError(
+                f"calibration names layer {missing[0]!r}, which is not on a crossbar of this network"
+            )
+        taken = {name: _ranges_of(known[name], state) for name in names}
+        for name, ranges in taken.items():
+            known[name].ranges = ranges
+
+    def reuse_wires(self) -> None:
+        """From now on, with gradients, solve the wires in the first forward and carry that solution on.
+
+        The forwards after it add to the first-order approximation, at the present weights, what the exact
+        solution differed by; :meth:`forget_wires` has the next forward solve anew.
+        """
+        self._bench.reuse_wires = True
+
+    def forget_wires(self) -> None:
+        """Solve the wires anew in the next forward."""
+        for crossbar in self._crossbars():
+            crossbar.reused = None
+
+    def wire_state(self) -> dict[str, Tensor]:
+        """What :meth:`reuse_wires` carries from step to step, by layer."""
+        return {
+            f"{crossbar.name}.{key}": tensor
+            for crossbar in self._crossbars()
+            if crossbar.reused is not None
+            for key, tensor in crossbar.reused.state().items()
+        }
+
+    def load_wire_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`wire_state` gave."""
+        for crossbar in self._crossbars():
+            start = f"{crossbar.name}."
+            own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            crossbar.reused = Reused.from_state(own) if "plus" in own else None
+
+    @contextlib.contextmanager
+    def on(self, chips: Chips, time_s: float = 0.0) -> Iterator[OnChips]:
+        """Put the network on chips: programmed once, then ``time_s`` seconds old.
+
+        Yields an :class:`OnChips`.  Nothing is redrawn inside; everything is forgotten at the end.
+
+        Raises:
+            UsageError: ``chips`` are not from a lot of this network's hardware; a converter is not
+                calibrated; chips are on the bench already; ``time_s`` is negative or not finite.
+        """
+        self._check_ready(chips)
+        active = Active(chips, check_time(time_s) + 0.0, slice(0, len(chips)))
+        self._reset()  # a copy made while chips were on still holds their devices
+        try:
+            with _through_forwards(self):
+                self._bench.active = active
+                yield OnChips(self)
+        finally:
+            self._bench.active = None
+            self._reset()
+
+    def _reset(self, keep_devices: bool = False) -> None:
+        for crossbar in self._crossbars():
+            crossbar.reset(keep_devices)
+
+    def _vectors_read(self) -> list[list[int]]:
+        return [list(crossbar.vectors_read) for crossbar in self._crossbars()]
+
+    def _set_vectors_read(self, counts: list[list[int]]) -> None:
+        # a weight that the user named gets its crossbar when it is first used: none read before
+        for number, crossbar in enumerate(self._crossbars()):
+            crossbar.vectors_read = list(counts[number]) if number < len(counts) else []
+
+    def _check_ready(self, chips: Chips) -> None:
+        if not isinstance(chips, Chips):
+            raise UsageError(f"expected chips of a lot, such as Lot(hardware)[0:16]; got {chips!r}")
+        if chips.lot.hardware.digest() != self._hardware.digest():
+            raise UsageError(
+                f"the chips are of hardware {chips.lot.hardware.name!r}, the network is deployed on "
+                f"{self._hardware.name!r}: deploy it on the hardware of the lot"
+            )
+        if self._bench.active is not None:
+            raise UsageError("chips are on the bench already: leave the first net.on(...) before the next")
+        for crossbar in self._crossbars():
+            if crossbar.needs_ranges:
+                crossbar.calibrated()
+
+    def chip_block(self, *args: Any, budget_bytes: int = _MEMORY_BUDGET_BYTES, **kwargs: Any) -> int:
+        """How many chips to put on at once so that their state and activations stay within memory.
+
+        Few chips when activations are large (more would only leave the cache), many when small.
+
+        Args:
+            args, kwargs: inputs of the network, as it will be called.
+            budget_bytes: of memory.
+        """
+        inputs = Inputs.of(args, kwargs)
+        weights = sum(c.layout.pairs for c in self._crossbars())
+        state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
+        activations = self._activation_bytes(inputs) * max(1, inputs.samples)
+        return max(1, min(budget_bytes // (state + 4 * PIECE_BYTES), _ACTIVATION_BUDGET_BYTES // activations))
+
+    def _activation_bytes(self, inputs: Inputs) -> int:
+        """Bytes of the largest tensor that one sample becomes on its way through the network."""
+        sizes = self._bench.activation_bytes
+        signature = inputs.signature()
+        if signature not in sizes:
+            try:
+                sizes[signature] = self._measured_activation_bytes(inputs.only(slice(0, 1)))
+            except Exception:  # a network that takes no single sample may say so in any way
+                sizes[signature] = -(-self._measured_activation_bytes(inputs) // max(1, inputs.samples))
+        return sizes[signature]
+
+    def _measured_activation_bytes(self, inputs: Inputs) -> int:
+        largest = [1, inputs.sample_bytes()]
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            largest.extend(t.numel() * t.element_size() for t in tensors_in(output))
+
+        hooks = [m.register_forward_hook(note) for m in self.modules()]
+        try:
+            with torch.no_grad(), _eval_mode(self), _off_bench(self._bench):
+                inputs.call(self)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return max(largest)
+
+    def explain(self) -> Explanation:
+        """What is on crossbars, what is not, and which effects act when."""
+        layers: list[LayerRow] = []
+        digital = []
+        for name, module in self.named_modules():
+            if isinstance(module, OnCrossbars):
+                layers += _layer_rows(module, layers)
+            left = [key for key, _ in module.named_parameters(recurse=False) if not _held(module, key)]
+            own = sum(module.get_parameter(key).numel() for key in left)
+            leaf = next(module.children(), None) is None
+            listed = own if isinstance(module, OnCrossbars) else own or (leaf and name)
+            if listed and not _inside(name):
+                why = (
+                    "done by the layer before it"
+                    if isinstance(module, Folded)
+                    else self._reasons.get(name, "")
+                )
+                digital.append(DigitalRow(name or "root", _kind_of(module), own, why))
+        return Explanation(
+            self._hardware.name, tuple(layers), tuple(digital), tuple(effects_of(self._hardware))
+        )
+
+    def digital_parameters(self) -> list[str]:
+        """Names of the parameters that are on no crossbar; biases go with the weights of their layer."""
+        placed = {
+            id(parameter)
+            for module in self.modules()
+            if isinstance(module, (OnCrossbars, Folded))
+            for key, parameter in module.named_parameters()
+            if _held(module, key)
+        }
+        return [name for name, parameter in self.named_parameters() if id(parameter) not in placed]
+
+    def explain_wires(self, chips: Chips, time_s: float = 0.0) -> WireReport:
+        """What the wires do to this network's own programmed tiles, exactly and by the column approximation.
+
+        Raises:
+            UsageError: the wires of this hardware have no resistance; or as :meth:`on`.
+        """
+        if not self._hardware.wires.act:
+            raise UsageError(
+                f"the wires of {self._hardware.name!r} have no resistance: set wires.r_row_ohm, "
+                "wires.r_col_ohm, wires.r_source_ohm or wires.r_sink_ohm"
+            )
+        with torch.no_grad(), self.on(chips, time_s):
+            found = [
+                wire_row(crossbar, *crossbar.held(module.weight_of(key)))
+                for module in self.modules()
+                if isinstance(module, OnCrossbars)
+                for key, crossbar in module.crossbars.items()
+                if crossbar.hardware.wires.act
+            ]
+        return WireReport(self._hardware.name, wires_in_words(self._hardware), len(chips), tuple(found))
+
+    def _crossbars(self) -> list[Crossbar]:
+        return [
+            crossbar
+            for module in self.modules()
+            if isinstance(module, OnCrossbars)
+            for crossbar in module.crossbars.values()
+        ]
+
+
+@contextlib.contextmanager
+def _off_bench(bench: Bench) -> Iterator[None]:
+    active, bench.active = bench.active, None
+    try:
+        yield
+    finally:
+        bench.active = active
+
+
+@contextlib.contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every module in eval mode, and each back in its own afterwards (a frozen batch-norm stays frozen)."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        net.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _through_forwards(net: nn.Module) -> Iterator[None]:
+    """Have torch call every layer's forward.
+
+    ``nn.TransformerEncoderLayer`` hands its weights to one fused kernel when nobody looks, past the forward
+    of its linear layers, and with it past the crossbars.  It does not while a layer has a hook;
+    ``nn.TransformerEncoder`` packs padded batches for that kernel unless it is told not to.
+    """
+    layers = [m for m in net.modules() if isinstance(m, OnCrossbars)]
+    encoders = [m for m in net.modules() if isinstance(m, nn.TransformerEncoder)]
+    packs = [encoder.use_nested_tensor for encoder in encoders]
+    hooks = [layer.register_forward_pre_hook(_look) for layer in layers]
+    try:
+        for encoder in encoders:
+            encoder.use_nested_tensor = False
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for encoder, packed in zip(encoders, packs, strict=True):
+            encoder.use_nested_tensor = packed
+
+
+def _look(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing."""
+
+
+def _held(module: nn.Module, key: str) -> bool:
+    """Whether crossbars hold this parameter of the module (a digital bias counts: it goes with them)."""
+    if isinstance(module, OnCrossbars):
+        return module.holds(key)
+    return isinstance(module, Folded)
+
+
+def _inside(name: str) -> bool:
+    """Whether a module only computes a parameter of another."""
+    return ".parametrizations." in f".{name}."
+
+
+def _kind_of(module: nn.Module) -> str:
+    return original_class(module).__name__
+
+
+def _layer_rows(module: OnCrossbars, before: list[LayerRow]) -> list[LayerRow]:
+    rows = []
+    for key, crossbar in module.crossbars.items():
+        layout = crossbar.layout
+        bias = module.bias_of(key) if crossbar.hardware.array.bias == "device" else None
+        biases = 0 if bias is None else bias.numel()
+        owner = crossbar.cells.name.removesuffix(".weight")
+        shared = crossbar.outputs is None and any(row.name == owner for row in before)
+        rows.append(
+            LayerRow(
+                name=crossbar.name,
+                kind=(original_class(module) if module.kind is nn.Module else module.kind).__name__,
+                shape=crossbar.shape(module.weight_of(key)),
+                tiles=0 if shared else layout.tiles,
+                devices=2 * ((0 if shared else layout.pairs) + biases),
+                utilisation=layout.utilisation,
+                shares=owner if shared else "",
+            )
+        )
+    return rows
+
+
+def _ranges_of(crossbar: Crossbar, state: Mapping[str, Tensor]) -> Ranges:
+    name = crossbar.name
+    dac, adc = state.get(f"{name}.dac"), state.get(f"{name}.adc")
+    shape = (len(crossbar.layout.row_slices), len(crossbar.layout.col_ranges))
+    if dac is None or adc is None or dac.numel() != 1 or tuple(adc.shape) != shape:
+        raise UsageError(
+            f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"
+        )
+    ranges = Ranges(float(dac), adc.detach().clone().float())
+    if not bool(((ranges.adc > 0) & ranges.adc.isfinite()).all()) or not 0 < ranges.dac < float("inf"):
+        raise UsageError(f"calibration of layer {name!r} holds a range that is not finite and above 0")
+    return ranges

@@ -1,0 +1,139 @@
+"""Reads without gradients on the CPU: every stage on a piece of the products while that is in cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurosim.analog.realised import Realised
+from neurosim.devices.kernels import pitch, quantise_rows, read_tile
+from neurosim.random import follow_torch_threads, key_words
+
+if TYPE_CHECKING:
+    from neurosim.analog.bench import Active
+    from neurosim.analog.crossbar import Crossbar
+
+_ALIGNMENT = 64  # bytes; what torch's own allocator gives a fresh tensor on the CPU
+
+
+def read_fused(
+    crossbar: Crossbar, x: Tensor, readers: list[Reader], active: Active, use: int, first: int
+) -> Tensor:
+    """Products of a batched, prepared float32 input, (chips · vectors, columns).
+
+    Args:
+        crossbar: what to read.
+        x: (chips · items, …), the items of each chip together.
+        readers: one a chip.
+        active: chips and age, which name the noise.
+        use: which use of the layer in this forward pass.
+        first: number of the first vector in the noise of each tile.
+    """
+    follow_torch_threads()
+    operator, columns = crossbar.operator, crossbar.layout.columns
+    per_item = operator.vectors_per_item(x)
+    out = torch.empty(x.shape[0] * per_item, columns)
+    items = x.shape[0] // len(readers)
+    step = operator.items_per_piece(x, columns)
+    for k, reader in enumerate(readers):
+        keys = reader.keys(use, active)
+        for start in range(k * items, (k + 1) * items, step):
+            stop = min(start + step, (k + 1) * items)
+            target = out[start * per_item : stop * per_item]
+            reader.read(dac(crossbar, x[start:stop]), target, first + (start - k * items) * per_item, keys)
+    return out
+
+
+def dac(crossbar: Crossbar, x: Tensor) -> Tensor:
+    """The input as the word lines carry it, contiguous and aligned."""
+    bits = crossbar.hardware.dac.bits
+    if bits is None:
+        return aligned(x)
+    levels = 2 ** (bits - 1) - 1
+    out = torch.empty_like(x)
+    full_scale = crossbar.calibrated().dac
+    quantise_rows(
+        _flat(x),
+        _flat(out),
+        np.float32(levels / full_scale),
+        np.float32(levels),
+        np.float32(full_scale / levels),
+    )
+    return out
+
+
+class Reader:
+    """One crossbar on one chip, ready to read: kernel arguments that do not change between pieces."""
+
+    def __init__(self, crossbar: Crossbar, realised: Realised, k: int, chip: int) -> None:
+        hw, ranges = crossbar.hardware, crossbar.calibrated()
+        self.crossbar = crossbar
+        self.matrix = aligned(realised.matrix[k])
+        self.chip = np.uint32(chip)
+        self.adc = hw.adc.bits is not None
+        self.noise = hw.array.output_noise_std > 0
+        self.sigma = np.float32(crossbar.noise_std())
+        levels = 2 ** (hw.adc.bits - 1) - 1 if hw.adc.bits is not None else 1
+        self.limit = np.float32(levels)
+        steps = crossbar.by_column(ranges.adc / levels) if self.adc else 1.0
+        self.gain = (realised.gain[k] * steps).numpy()
+        self.inv_step = (levels / ranges.adc.double()).float().numpy()
+        bias = torch.zeros(crossbar.layout.columns)
+        if realised.bias is not None and crossbar.operator.adds_bias:
+            bias = realised.bias[k]
+        self.bias = bias.contiguous().numpy()
+        self._keys: dict[tuple[int, float], dict[tuple[int, int], tuple[np.uint32, ...]]] = {}
+
+    def keys(self, use: int, active: Active) -> dict[tuple[int, int], tuple[np.uint32, ...]]:
+        """Key words of the white noise of every tile."""
+        if (use, active.time_s) not in self._keys:
+            seed, name, layout = active.chips.lot.seed, self.crossbar.noise_name, self.crossbar.layout
+            self._keys[use, active.time_s] = {
+                (r, c): tuple(
+                    np.uint32(w) for w in key_words(seed, name, noise_effect(r, c, use, active.time_s))
+                )
+                for r in range(len(layout.row_slices) if self.noise else 0)
+                for c in range(len(layout.col_ranges))
+            }
+        return self._keys[use, active.time_s]
+
+    def read(
+        self, piece: Tensor, target: Tensor, first: int, keys: dict[tuple[int, int], tuple[np.uint32, ...]]
+    ) -> None:
+        """Read the items of ``piece`` into ``target`` (vectors, columns); ``first`` numbers the vectors."""
+        layout = self.crossbar.layout
+        out = target.numpy()
+        for r, rows in enumerate(layout.row_slices):
+            y = self.crossbar.operator.partial(piece, self.matrix, rows).numpy()
+            for c, (left, right) in enumerate(layout.col_ranges):
+                k0, k1 = keys.get((r, c), _NO_KEY)
+                read_tile(
+                    y, out, left, right, self.sigma, self.inv_step[r, c], self.limit, self.gain[r], self.bias,
+                    first, self.chip, k0, k1, pitch(right - left), r > 0, self.adc, self.noise,
+                )  # fmt: skip
+
+
+_NO_KEY = (np.uint32(0), np.uint32(0))
+
+
+def noise_effect(r: int | str, c: int, use: int, time_s: float) -> str:
+    """Name of the white noise of one tile, row part ``r`` and columns ``c``, in one use of its layer."""
+    return f"output-noise[{r},{c}]{f'#{use}' if use else ''}@{time_s!r}"
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The same numbers at an address that suits vector units.
+
+    Libraries choose kernels, and with them the order of sums, by alignment; the numbers of a chip must not
+    depend on which chips lie before it in memory.
+    """
+    return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """A view of the memory of a dense tensor as two-dimensional rows, whatever its axis order."""
+    dense = x if x.is_contiguous() else x.movedim(1, -1)
+    return dense.reshape(x.shape[0], -1).numpy()

@@ -1,0 +1,144 @@
+"""What every layer on crossbars is, and how its crossbars are made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from neurosim.analog.bench import Bench
+from neurosim.analog.cells import Cells
+from neurosim.analog.crossbar import Crossbar, LookupCrossbar
+from neurosim.analog.operators import Lookup, Operator, layout
+from neurosim.devices import Hardware
+
+
+@dataclass
+class Site:
+    """One layer of one network that is being deployed: makes its crossbars.
+
+    Attributes:
+        name: of the layer.
+        layer: the layer itself.
+        hardware: of this layer.
+        bench: of the network.
+        cells: of parameters placed so far, by identity: layers that share a parameter share its devices.
+    """
+
+    name: str
+    layer: nn.Module
+    hardware: Hardware
+    bench: Bench
+    cells: dict[int, Cells]
+
+    def crossbar(
+        self,
+        key: str,
+        operator: Operator,
+        *,
+        groups: int = 1,
+        bias: str = "bias",
+        part: tuple[str, slice] | None = None,
+    ) -> Crossbar:
+        """The crossbar that reads the parameter ``key`` of the layer.
+
+        Args:
+            key: attribute of the layer.
+            operator: what is computed with it.
+            groups: blocks on the diagonal.
+            bias: attribute that holds the bias of the same outputs, if there is one.
+            part: a name and a range of outputs where this crossbar reads some of them only.
+        """
+        weight = getattr(self.layer, key)
+        matrix = operator.matrix(weight)
+        suffix, outputs = (f"[{part[0]}]", part[1]) if part else ("", None)
+        columns = len(range(*outputs.indices(len(matrix)))) if outputs else len(matrix)
+        cells = self._cells(key, weight)
+        cells.readers += 1
+        return (LookupCrossbar if isinstance(operator, Lookup) else Crossbar)(
+            name=self.name if key == "weight" else f"{self.name}.{key}{suffix}",
+            noise_name=f"{self.name}.{key}{suffix}",
+            hardware=self.hardware,
+            operator=operator,
+            layout=layout(matrix.shape[1], columns, groups, self.hardware.array),
+            bench=self.bench,
+            cells=cells,
+            bias=Cells(f"{self.name}.{bias}{suffix}", self.hardware, "per-layer", readers=1),
+            outputs=outputs,
+        )
+
+    def _cells(self, key: str, weight: Tensor) -> Cells:
+        """Those of the parameter; a parametrised weight is computed anew at each use and never shared."""
+        own = self.layer._parameters.get(key)
+        found = self.cells.get(id(own)) if own is not None else None
+        if found is None or found.hardware.digest() != self.hardware.digest():
+            found = Cells(f"{self.name}.{key}", self.hardware, self.hardware.array.scaling)
+            if own is not None:
+                self.cells[id(own)] = found
+        return found
+
+
+class OnCrossbars(nn.Module):
+    """A layer whose products crossbars compute while chips are on the bench.
+
+    Not constructed: :func:`neurosim.analog.deploy` mixes a subclass into the class of the layer, which keeps
+    its parameters and keys; only its forward is new.
+
+    Attributes:
+        kind: the layer's type, in the table of layers.
+        whole: methods of that type which a subclass must not have changed.
+        digital: parameters of that type which stay digital.
+        crossbars: by name of the parameter they read.
+    """
+
+    kind: ClassVar[type[nn.Module]]
+    whole: ClassVar[tuple[str, ...]] = ("forward",)
+    digital: ClassVar[tuple[str, ...]] = ()
+
+    crossbars: dict[str, Crossbar]
+
+    @staticmethod
+    @abstractmethod
+    def place(site: Site) -> dict[str, Crossbar]:
+        """The crossbars of a layer."""
+
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        """Whether this is a way to compute what the module does."""
+        own = type(module)
+        return issubclass(own, cls.kind) and all(
+            getattr(own, name) is getattr(cls.kind, name) for name in cls.whole
+        )
+
+    @classmethod
+    def why_not(cls, layer: nn.Module) -> str | None:
+        """Why this layer of the right kind has to stay digital, if it has to."""
+        return None
+
+    def holds(self, key: str) -> bool:
+        """Whether crossbars hold the parameter ``key`` (a digital bias counts: it goes with them)."""
+        top = key.split(".")[0]
+        return top == "parametrizations" or ("." not in key and key not in self.digital)
+
+    def weight_of(self, key: str) -> Tensor:
+        """The parameter that the crossbar ``key`` reads."""
+        return cast(Tensor, getattr(self, key))
+
+    def bias_of(self, key: str) -> Tensor | None:
+        """The bias that goes with it, if there is one."""
+        return optional(self, key.replace("weight", "bias"))
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the layer computes as it always did."""
+        return next(iter(self.crossbars.values())).idle
+
+    def _product(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.crossbars[key].forward(x, weight, bias)
+
+
+def optional(layer: nn.Module, key: str) -> Tensor | None:
+    """An attribute that may be missing or None."""
+    return cast("Tensor | None", getattr(layer, key, None))
