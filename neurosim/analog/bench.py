@@ -18,12 +18,14 @@ class Active:
         time_s: their age.
         part: which of them the present forward pass runs on.
         linear: probe mode: programmed weights, but no converters and no white noise.
+        split: whether the inputs have been split among the chips, or repeated for them, already.
     """
 
     chips: Chips
     time_s: float
     part: slice
     linear: bool = False
+    split: bool = False
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -37,6 +39,10 @@ class Bench:
 
     active: Active | None = None
     observing: bool = False
+    # statistics of batch normalisations are being taken, on one chip at a time
+    estimating: bool = False
+    # training: each chip on the bench takes its share of the batch, and not a batch of its own
+    sharing: bool = False
     # training: solve the wires once, then carry that solution on until it is forgotten
     reuse_wires: bool = False
     # forward passes of the network begun so far: how a layer that is used twice in one tells its uses apart
@@ -52,12 +58,12 @@ class Bench:
 
     @contextlib.contextmanager
     def use(self, part: slice, linear: bool = False) -> Iterator[Active]:
-        """Run on some of the chips only."""
+        """Run on some of the chips only, each of which has its inputs."""
         active = self.active
         assert active is not None  # only called between Deployed.on and its end
-        before = active.part, active.linear
-        active.part, active.linear = part, linear
+        before = active.part, active.linear, active.split
+        active.part, active.linear, active.split = part, linear, True
         try:
             yield active
         finally:
-            active.part, active.linear = before
+            active.part, active.linear, active.split = before

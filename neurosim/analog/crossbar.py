@@ -308,16 +308,23 @@ class Crossbar:
 
     def _linear(self, x: Tensor, realised: Realised) -> Tensor:
         """Programmed weights and nothing else: (chips · vectors, columns)."""
-        folded = self._folded(realised)
-        outputs = []
-        for k, items in enumerate(torch.chunk(x, folded.shape[0])):
-            y = self.operator.partial(aligned(items), aligned(folded[k]), slice(0, self.layout.rows))
-            outputs.append(self._with_bias(y, realised, k))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        y = self._products(x, self._folded(realised), slice(0, self.layout.rows))
+        return self._with_bias(y, realised).flatten(0, 1)
 
-    def _with_bias(self, y: Tensor, realised: Realised, k: int) -> Tensor:
-        """The products of chip ``k`` with its bias, where columns have one each."""
-        return y if realised.bias is None or not self.operator.adds_bias else y + realised.bias[k]
+    def _products(self, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
+        """Products of some rows on every chip, (chips, vectors, columns)."""
+        if len(matrices) > 1 and (torch.is_grad_enabled() or x.device.type != "cpu"):
+            return self.operator.products(x, matrices, rows)
+        # chip by chip: its numbers must not depend on which chips run beside it, to the last bit
+        each = zip(torch.chunk(x, len(matrices)), matrices, strict=True)
+        found = [self.operator.partial(aligned(items), aligned(matrix), rows) for items, matrix in each]
+        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+
+    def _with_bias(self, y: Tensor, realised: Realised) -> Tensor:
+        """Products (chips, vectors, columns) with the bias, where columns have one each."""
+        if realised.bias is None or not self.operator.adds_bias:
+            return y
+        return y + realised.bias[:, None]
 
     def _folded(self, realised: Realised) -> Tensor:
         """Weights in units of the layer, (chips, columns, rows)."""
@@ -332,19 +339,14 @@ class Crossbar:
         return folded if realised.row_scale is None else folded * realised.row_scale
 
     def _read_torch(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        """Every stage as torch operations; straight-through gradients; any device and type."""
+        """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
         hw = self.hardware
         if hw.dac.bits is not None:
             x = quantise(x, self.calibrated().dac, hw.dac.bits)
         if not self.converts:
             return self._linear(x, realised)
-        outputs = []
-        for k, items in enumerate(torch.chunk(x, len(active.numbers))):
-            parts = (
-                self.operator.partial(items, realised.matrix[k], rows) for rows in self.layout.row_slices
-            )
-            outputs.append(self._digitised(parts, k, realised, active))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        parts = (self._products(x, realised.matrix, rows) for rows in self.layout.row_slices)
+        return self._digitised(parts, realised, active)
 
     def _read_nonlinear(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
         """The same, with the products of devices that follow a law."""
@@ -353,26 +355,30 @@ class Crossbar:
         hw, full = self.hardware, self.calibrated().dac
         signal = x if hw.dac.bits is None else quantise(x, full, hw.dac.bits)
         assert realised.legs is not None
-        outputs = []
-        for k, items in enumerate(torch.chunk(signal, len(active.numbers))):
-            legs = realised.legs[0][k], realised.legs[1][k]
-            found = nonlinear_products(self.operator.vectors(items) / full, *legs, self.layout, hw)
-            parts = (y.to(x.dtype) * full for y in found)
-            outputs.append(self._digitised(parts, k, realised, active))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        found = [
+            nonlinear_products(self.operator.vectors(items) / full, plus, minus, self.layout, hw)
+            for items, plus, minus in zip(
+                torch.chunk(signal, len(active.numbers)), *realised.legs, strict=True
+            )
+        ]
+        parts = (torch.stack(part).to(x.dtype) * full for part in zip(*found, strict=True))
+        return self._digitised(parts, realised, active)
 
-    def _digitised(self, parts: Iterable[Tensor], k: int, realised: Realised, active: Active) -> Tensor:
-        """White noise, ADC and gain of the products of each row part, and their sum with the bias."""
+    def _digitised(self, parts: Iterable[Tensor], realised: Realised, active: Active) -> Tensor:
+        """White noise, ADC and gain of the products of each row part, and their sum with the bias.
+
+        ``parts`` are (chips, vectors, columns); so is the sum, flattened to (chips · vectors, columns).
+        """
         hw, total = self.hardware, None
         for r, y in enumerate(parts):
             if hw.array.output_noise_std:
-                y = y + self._white_noise(r, y, active.numbers[k], active)
+                y = y + self._white_noise(r, y, active)
             if hw.adc.bits is not None:
                 y = quantise(y, self.by_column(self.calibrated().adc)[r].to(y), hw.adc.bits)
-            y = y * realised.gain[k, r]
+            y = y * realised.gain[:, r, None]
             total = y if total is None else total + y
         assert total is not None  # a matrix has at least one row part
-        return self._with_bias(total, realised, k)
+        return self._with_bias(total, realised).flatten(0, 1)
 
     def by_column(self, per_tile: Tensor) -> Tensor:
         """(row parts, column tiles) as (row parts, columns)."""
@@ -381,17 +387,17 @@ class Crossbar:
         )
         return torch.repeat_interleave(per_tile, widths, dim=1)
 
-    def _white_noise(self, r: int | str, y: Tensor, chip: int, active: Active) -> Tensor:
-        """White output noise of one row part, (vectors, columns)."""
+    def _white_noise(self, r: int | str, y: Tensor, active: Active) -> Tensor:
+        """White output noise of one row part, (chips, vectors, columns)."""
         pieces = []
         for c, (left, right) in enumerate(self.layout.col_ranges):
             width = pitch(right - left)
             effect = noise_effect(r, c, self._use, active.time_s)
-            source = stream(active.chips.lot.seed, chip, self.noise_name, effect)
+            source = stream(active.chips.lot.seed, 0, self.noise_name, effect)
             first = self.vectors_read[self._use] * width
-            n = source.normal((y.shape[0], width), first, str(y.device))
-            pieces.append(n[:, : right - left])
-        return torch.cat(pieces, dim=1).to(y) * self.noise_std()
+            n = source.normals((y.shape[1], width), active.numbers, first, str(y.device))
+            pieces.append(n[..., : right - left])
+        return torch.cat(pieces, dim=2).to(y) * self.noise_std()
 
     def noise_std(self) -> float:
         """Standard deviation of the white noise, in units of input × full conductance."""
@@ -440,26 +446,22 @@ class LookupCrossbar(Crossbar):
     """Crossbars that are read one word line at a time: only the tile that holds it has anything to say."""
 
     def _read(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        parts = self._part_of(x)
-        chips = zip(torch.chunk(x, len(active.numbers)), torch.chunk(parts, len(active.numbers)), strict=True)
-        outputs = [self._rows(*one, k, realised, active) for k, one in enumerate(chips)]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def _part_of(self, x: Tensor) -> Tensor:
-        """Which row part holds each entry."""
+        hw, chips = self.hardware, len(active.numbers)
         stops = torch.tensor([rows.stop for rows in self.layout.row_slices], device=x.device)
-        return torch.searchsorted(stops, x, right=True)
-
-    def _rows(self, x: Tensor, part: Tensor, k: int, realised: Realised, active: Active) -> Tensor:
-        hw = self.hardware
-        y = realised.matrix[k].t()[x]
+        entries = x.reshape(chips, -1)
+        part, chip = (
+            torch.searchsorted(stops, entries, right=True),
+            torch.arange(chips, device=x.device)[:, None],
+        )
+        y = realised.matrix.transpose(1, 2)[chip, entries]
         if hw.array.output_noise_std:
-            # a row of noise for each index, whichever tile answers
-            y = y + self._white_noise("*", y, active.numbers[k], active)
+            # a row of noise for each entry, whichever tile answers
+            y = y + self._white_noise("*", y, active)
         if hw.adc.bits is not None:
             y = quantise(y, self.by_column(self.calibrated().adc)[part].to(y), hw.adc.bits)
-        y = y * realised.gain[k][part]
-        return y if realised.row_scale is None else y * realised.row_scale[x][:, None].to(y)
+        y = y * realised.gain[chip, part]
+        scaled = y if realised.row_scale is None else y * realised.row_scale[entries][..., None].to(y)
+        return scaled.flatten(0, 1)
 
     def _observe(self, x: Tensor, weight: Tensor) -> None:
         """From the weights: a lookup delivers one of them, whatever the data."""

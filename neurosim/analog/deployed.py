@@ -20,6 +20,7 @@ from neurosim.analog.lot import Chips
 from neurosim.analog.mixing import mix, mixed_in, original_class
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
+from neurosim.analog.statistics import forget_statistics
 from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
@@ -60,7 +61,14 @@ class Deployed(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._bench.passes += 1
-        return super().__call__(*args, **kwargs)
+        active = self._bench.active
+        if not self._bench.sharing or active is None or active.split:
+            return super().__call__(*args, **kwargs)
+        # as many of the chips as divide the batch evenly: the last batch of an epoch may be a small one
+        samples = Inputs.of(args, kwargs).samples
+        count = max(n for n in range(1, len(active.chips) + 1) if samples % n == 0)
+        with self._bench.use(slice(0, count)):
+            return super().__call__(*args, **kwargs)
 
     @property
     def hardware(self) -> Hardware:
@@ -167,6 +175,14 @@ class Deployed(nn.Module):
         """
         self._bench.reuse_wires = True
 
+    def share_batches(self) -> None:
+        """From now on a batch is split among the chips on the bench, each of which takes its share.
+
+        For training: ``net(x)`` inside :meth:`on` then runs sample after sample on as many chips as divide
+        the batch evenly, and returns what a network returns for ``x``.
+        """
+        self._bench.sharing = True
+
     def forget_wires(self) -> None:
         """Solve the wires anew in the next forward."""
         for crossbar in self._crossbars():
@@ -207,6 +223,7 @@ class Deployed(nn.Module):
                 yield OnChips(self)
         finally:
             self._bench.active = None
+            forget_statistics(self)
             self._reset()
 
     def _reset(self, keep_devices: bool = False) -> None:

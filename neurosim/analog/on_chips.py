@@ -12,6 +12,7 @@ from neurosim.analog.bench import Active
 from neurosim.analog.crossbar import ContractError
 from neurosim.analog.inputs import Inputs, equal, joined
 from neurosim.analog.lot import Chips
+from neurosim.analog.statistics import keep_statistics
 from neurosim.devices.device import check_time
 from neurosim.errors import UsageError
 
@@ -64,6 +65,36 @@ class OnChips:
         self._active.time_s = check_time(time_s) + 0.0  # -0.0 is the same age as 0.0
         self._net._reset(keep_devices=True)
 
+    def reestimate_batchnorm(self, *args: Any, **kwargs: Any) -> None:
+        """Give every batch normalisation the mean and variance that its inputs have on each chip.
+
+        As if each chip had been trained for one step of momentum 1 with these inputs; weights stay.  They
+        hold until the chips leave the bench, :meth:`age` included: estimate again to follow it.
+
+        Args:
+            args, kwargs: inputs of the network (samples, …), from the training data; a few hundred.
+
+        Raises:
+            UsageError: the network has no batch normalisation left (folded ones belong to their layers).
+        """
+        active = self._active
+        inputs = Inputs.of(args, kwargs)
+        if not keep_statistics(self._net, self._net._bench):
+            raise UsageError(
+                "expected a network with batch normalisations to re-estimate; got none"
+                + (" that is not folded" if self._net.options["fold"] else "")
+            )
+        before = self._net._vectors_read()
+        self._net._bench.estimating = True
+        try:
+            with torch.no_grad():
+                for k in range(active.part.start, active.part.stop):
+                    self._net._set_vectors_read(before)
+                    with self._net._bench.use(slice(k, k + 1), active.linear):
+                        inputs.call(self._net)
+        finally:
+            self._net._bench.estimating = False
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Outputs of every chip for the shared batch.
 
@@ -92,8 +123,10 @@ class OnChips:
         return max(1, PIECE_BYTES // self._net._activation_bytes(inputs))
 
     def _together(self, inputs: Inputs) -> Any:
-        count = len(self._active.numbers)
-        found = inputs.repeated(count).call(self._net)
+        active = self._active
+        count = len(active.numbers)
+        with self._net._bench.use(active.part, active.linear):
+            found = inputs.repeated(count).call(self._net)
         return joined(lambda ys: ys[0].unflatten(0, (count, ys[0].shape[0] // count)), [found])
 
     def _one_by_one(self, inputs: Inputs) -> Any:

@@ -102,8 +102,8 @@ def _check_rewritable(net: nn.Module) -> None:
             raise UsageError(f"cannot deploy a compiled module{at}: deploy the network, then compile it")
         if isinstance(module, fx.GraphModule) and _of_operators(module):
             raise UsageError(
-                f"cannot deploy a graph of single operators{at}, such as torch.export makes: it has no layers; "
-                "deploy the network it was made from"
+                f"cannot deploy a graph of single operators{at}, such as torch.export makes: it has no "
+                "layers; deploy the network it was made from"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,6 +34,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     hardware: Hardware | None = None,
+    chips_per_batch: int = 1,
     seed: int = 0,
     optimizer: str = "adam",
     lr: float = 1e-3,
@@ -63,6 +63,8 @@ def train(
         resume: go on with the run in ``out``; begin if there is none; return at once if it is finished.
         hardware: train through sampled chips: step *s* runs on chip *s* of ``Lot(hardware, seed)``,
             validation in plain numbers.  Converter ranges are fixed anew every 25 steps.
+        chips_per_batch: chips of ``hardware`` that share each batch, each a part of the samples: *k* new ones
+            a step, chips *s·k* … *s·k + k − 1* in step *s* (the most that divide a batch evenly).
         seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
         optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
         lr: learning rate.
@@ -97,6 +99,7 @@ def train(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         hardware=None if hardware is None else hardware.model_dump(mode="json"),
+        chips_per_batch=chips_per_batch,
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(
@@ -106,12 +109,10 @@ def train(
     where = _device(device)
     _check_model(model)
     layout = _move(model, where)
-    place: Place = Digital(model) if hardware is None else ThroughChips(model, hardware, seed)
-    held = (
-        nullcontext(None)
-        if out is None
-        else RunFolder.held(out, dataclasses.asdict(settings), config, resume)
+    place: Place = (
+        Digital(model) if hardware is None else ThroughChips(model, hardware, seed, chips_per_batch)
     )
+    held = nullcontext(None) if out is None else RunFolder.held(out, settings.described(), config, resume)
     with held as folder, put_off() as interrupt:
         run = Run(
             place=place,

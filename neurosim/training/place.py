@@ -61,28 +61,32 @@ class Digital:
 
 @final
 class ThroughChips:
-    """Step *s* runs on freshly programmed chip *s* of ``Lot(hardware, seed)``.
+    """Step *s* runs on freshly programmed chips of ``Lot(hardware, seed)``: chip *s*, or, with several
+    ``chips_per_batch`` = *k*, each *k*-th of the batch on one of the chips *s·k* … *s·k + k − 1*.
 
     The gradient passes through the chip (converters straight-through) to the ideal weights.  Converter
     ranges are fixed anew every few steps, for the weights move.  Wires are solved exactly in every
     ``hardware.wires.reuse_steps``-th step; between, that solution is carried on (``Deployed.reuse_wires``).
     """
 
-    def __init__(self, model: nn.Module, hardware: Hardware, seed: int) -> None:
+    def __init__(self, model: nn.Module, hardware: Hardware, seed: int, chips_per_batch: int = 1) -> None:
         from neurosim.analog import Lot, deploy
 
         self.network = self._net = deploy(model, hardware)
         self._lot = Lot(hardware, seed)
+        self._chips = chips_per_batch
+        if chips_per_batch > 1:
+            self._net.share_batches()
         self._solve_every = hardware.wires.reuse_steps if hardware.wires.act else 1
         if self._solve_every > 1:
             self._net.reuse_wires()
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[nn.Module]:
-        """The deployed network with one chip on its bench: as a module it returns that chip's logits."""
+        """The deployed network with chips on its bench: as a module it returns the logits of the batch."""
         if self._solve_every > 1 and number % self._solve_every == 0:
             self._net.forget_wires()
-        with self._net.on(self._lot[number]):
+        with self._net.on(self._lot[number * self._chips : (number + 1) * self._chips]):
             yield self._net
 
     def calibrate(self, read: Callable[[], Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,24 @@ class Settings:
     weight_decay: float
     clip_norm: float | None
     hardware: dict[str, Any] | None
+    chips_per_batch: int = 1
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
         check_integer("seed", self.seed, None)
+        check_integer("chips_per_batch", self.chips_per_batch, 1)
+        if self.chips_per_batch > 1 and self.hardware is None:
+            raise UsageError(f"chips_per_batch={self.chips_per_batch} needs hardware to train through")
         check_number("lr", self.lr, above=0.0)
         check_number("weight_decay", self.weight_decay, least=0.0)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0.0)
+
+    def described(self) -> dict[str, Any]:
+        """For ``training.toml``; what has been added since the first version only where it acts."""
+        return {
+            key: value for key, value in asdict(self).items() if not (key == "chips_per_batch" and value == 1)
+        }
 
 
 def check_integer(name: str, value: object, least: int | None) -> None:

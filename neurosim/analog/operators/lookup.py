@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neurosim.analog.operators.matmul import Matmul
+from neurosim.analog.operators.operator import Operator
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Lookup(Matmul):
     def partial(self, x: Tensor, matrix: Tensor, rows: slice) -> Tensor:
         inside = (x >= rows.start) & (x < rows.stop)
         return torch.where(inside[:, None], matrix.t()[x], matrix.new_zeros(()))
+
+    def products(self, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
+        return Operator.products(self, x, matrices, rows)
 
     def vectors(self, x: Tensor) -> Tensor:
         raise NotImplementedError("a lookup drives one row at a time")

@@ -40,6 +40,10 @@ class Matmul(Operator):
     def partial(self, x: Tensor, matrix: Tensor, rows: slice) -> Tensor:
         return torch.mm(x[:, rows], matrix[:, rows].t())
 
+    def products(self, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
+        by_chip = x.unflatten(0, (len(matrices), -1))
+        return torch.bmm(by_chip[..., rows], matrices[..., rows].transpose(1, 2))
+
     def vectors(self, x: Tensor) -> Tensor:
         return x.unsqueeze(1)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 # A piece of work (products of a few vectors) should stay in a core's cache between its stages.
@@ -55,6 +56,14 @@ class Operator(ABC):
     @abstractmethod
     def partial(self, x: Tensor, matrix: Tensor, rows: slice) -> Tensor:
         """Products of some rows, (vectors, columns), contiguous; ``matrix`` is (columns, all rows)."""
+
+    def products(self, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
+        """:meth:`partial` on several chips, (chips, vectors, columns), each with its share of ``x``.
+
+        Equal to that of each chip alone up to rounding.
+        """
+        each = zip(torch.chunk(x, len(matrices)), matrices, strict=True)
+        return torch.stack([self.partial(items, matrix, rows) for items, matrix in each])
 
     @abstractmethod
     def vectors(self, x: Tensor) -> Tensor:

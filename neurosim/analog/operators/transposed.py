@@ -126,7 +126,7 @@ class TransposedConvolution(Operator):
         return self._as_given(image, x)
 
     def _overlapped(self, patches: Tensor) -> Tensor:
-        """The same sum as a transposed convolution whose kernels, of a single one, put each place where it goes."""
+        """The same sum, as a transposed convolution whose kernels of a single one put each place right."""
         places = math.prod(self.kernel)
         ones = torch.eye(places, dtype=patches.dtype, device=patches.device).reshape(places, 1, *self.kernel)
         return self._transposed(
