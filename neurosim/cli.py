@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from neurosim.data import DataSet
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
-    from neurosim.runs import Config, Evaluation
+    from neurosim.models import OwnModel
+    from neurosim.runs import Config, Evaluation, Run, Shard, Subject
 
 app = typer.Typer(
     name="neurosim",
@@ -65,6 +66,28 @@ Bound = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders made by neurosim train.")]
+OwnNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:CALLABLE",
+        help="Your own network: alone with --data, or one that a RUN records.",
+    ),
+]
+OwnData = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME|FILE", help="Without a RUN: the data of your own network."),
+]
+OwnWeights = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="Without a RUN: safetensors to load into it.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes, one thread each; else one with all threads."),
+]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", metavar="local|ray", help="Who runs the workers; local is a pool.")
+]
 AgainEvaluate = Annotated[
     bool, typer.Option("--resume", help="Go on after a stop; chips in the ledger are never computed twice.")
 ]
@@ -86,7 +109,9 @@ class _Missed(Exception):
 def train(
     robust: Annotated[bool, typer.Option("--robust", help="The paper's method at its settings.")] = False,
     method: Annotated[str | None, typer.Option("--method", help="standard, noise or adversarial.")] = None,
-    model: Annotated[str, typer.Option("--model", help="See neurosim models list.")] = "mlp",
+    model: Annotated[
+        str, typer.Option("--model", help="See neurosim models list; or your own module:callable.")
+    ] = "mlp",
     data: Annotated[str, typer.Option("--data", help="See neurosim data list; or an .npz file.")] = "digits",
     data_dir: DataDir = None,
     hardware: HardwareName = None,
@@ -109,6 +134,7 @@ def train(
     """
     if robust and method is not None:
         raise UsageError(f"--robust is a method of its own: leave out --method {method}, or --robust")
+    own = _own([model] if ":" in model else [])
     with interrupts.held_back():
         from neurosim import runs
 
@@ -123,11 +149,18 @@ def train(
             hardware=None if hardware is None else _hardware(hardware, None).with_all(of_hardware),
             data_dir=data_dir,
             changes={k: v for k, v in given.items() if v is not None} | changed,
+            own=own,
         )
     folder = out or Path("runs") / _run_name(config, robust)
     with console.Progress("training", "batches") as progress:
         result = runs.train_run(
-            config, folder, device=device, data_dir=data_dir, resume=resume, progress=progress.of_training
+            config,
+            folder,
+            device=device,
+            data_dir=data_dir,
+            resume=resume,
+            progress=progress.of_training,
+            own=own,
         )
     best = result.history[result.best_epoch - 1]
     console.emit(
@@ -141,9 +174,9 @@ def train(
 
 def _of_hardware(changes: dict[str, Any], name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Changes of the hardware trained through, and all others."""
-    from neurosim.devices.hardware import TABLES
+    from neurosim.devices.hardware import TABLES, WHOLE
 
-    tables = {*TABLES, "compensation"}
+    tables = {*TABLES, *WHOLE, "compensation"}
     of_hardware = {key: value for key, value in changes.items() if key.partition(".")[0] in tables}
     if of_hardware and name is None:
         key = next(iter(of_hardware))
@@ -152,8 +185,12 @@ def _of_hardware(changes: dict[str, Any], name: str | None) -> tuple[dict[str, A
 
 
 def _run_name(config: Config, robust: bool) -> str:
-    data = Path(config.data.name).stem if config.data.name.endswith(".npz") else config.data.name
-    return f"{data}-{config.model.name}-{'robust' if robust else config.method.name}"
+    return f"{_pair_name(config.data.name, config.model.name)}-{'robust' if robust else config.method.name}"
+
+
+def _pair_name(data: str, model: str) -> str:
+    """Data and network as part of a folder's name."""
+    return f"{Path(data).stem if data.endswith('.npz') else data}-{model.replace(':', '.')}"
 
 
 def _described(config: Config) -> str:
@@ -169,7 +206,12 @@ def _described(config: Config) -> str:
 
 @app.command()
 def evaluate(
-    runs: Runs,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders made by neurosim train.")
+    ] = None,
+    model: OwnNames = None,
+    data: OwnData = None,
+    weights: OwnWeights = None,
     hardware: HardwareName = None,
     chips: Chips = 100,
     times: Times = None,
@@ -182,6 +224,12 @@ def evaluate(
         list[str] | None,
         typer.Option("--require", metavar="'NAME>=X'", help="Exit with 3 if a column misses X at any age."),
     ] = None,
+    workers: Workers = None,
+    engine: EngineName = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Every N-th chip from the I-th, into a ledger to merge."),
+    ] = None,
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -189,12 +237,26 @@ def evaluate(
     """Put trained networks on sampled chips, age them, and report accuracy across the chips.
 
     Every chip goes into the RUN's chips.sqlite as it is done; then chips.csv and chips.svg are written.
+    Without a RUN, [bold]--model[/bold] module:callable [bold]--data[/bold] NAME evaluates your own trained
+    network, by default into runs/DATA-MODEL; --set model.x=... are arguments of the callable.
     """
     bounds = [_requirement(text, bound) for text in require or []]
-    study = _study(runs, hardware, chips, times, seed, limit, data_dir, changes)
+    if shard is not None and not runs:
+        raise UsageError("--shard needs a RUN, into which neurosim merge can put the chips of all shards")
+    subjects, changes = _subjects(runs or [], model, data, weights, out, changes, data_dir)
+    folders = [subject.folder for subject in subjects.values()]
+    if shard is not None:
+        part = _shard(shard, folders, out, bool(bounds))
+        fixed = workers if engine == "ray" else workers or 1  # one thread: shards equal the whole bit by bit
+        study = _study(
+            subjects, hardware, chips, times, seed, limit, data_dir, changes, fixed, engine, part, out
+        )
+        _emit_shard(part, study, folders, out, as_json)
+        return
+    study = _study(subjects, hardware, chips, times, seed, limit, data_dir, changes, workers, engine)
     summaries = {label: _summary(found.table, bound) for label, found in study.items()}
     missed = [sentence for check in bounds for sentence in check(summaries)]
-    files = _write(study, runs, out)
+    files = _write(study, folders, out)
     value = {**_facts(study, summaries), "missed": missed, "files": files}
     console.emit(value, f"{_text(study, summaries)}\n\n{_listed(files)}", as_json)
     if missed:
@@ -204,6 +266,7 @@ def evaluate(
 @app.command()
 def compare(
     runs: Runs,
+    model: OwnNames = None,
     hardware: HardwareName = None,
     chips: Chips = 100,
     times: Times = None,
@@ -212,6 +275,8 @@ def compare(
     resume: AgainEvaluate = False,
     bound: Bound = None,
     limit: Limit = None,
+    workers: Workers = None,
+    engine: EngineName = None,
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -224,7 +289,9 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs; got one (neurosim evaluate takes one)")
-    study = _study(runs, hardware, chips, times, seed, limit, data_dir, changes)
+    study = _study(
+        _opened(runs, model), hardware, chips, times, seed, limit, data_dir, changes, workers, engine
+    )
     summaries = {label: _summary(found.table, bound) for label, found in study.items()}
     differences = evaluation.compare({label: found.table for label, found in study.items()})
     files = _write(study, runs, out)
@@ -236,8 +303,36 @@ def compare(
 
 
 @app.command()
-def explain(
+def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by neurosim train.")],
+    ledgers: Annotated[
+        list[Path], typer.Argument(metavar="LEDGER...", help="Files made by neurosim evaluate --shard.")
+    ],
+    model: OwnNames = None,
+    as_json: Json = False,
+) -> None:
+    """Take the chips of shards into the RUN's own ledger, in any order, all or none.
+
+    Then neurosim evaluate, with the options of the shards, reports all chips without computing any.
+    """
+    from neurosim.runs import merge_ledgers
+
+    (opened,) = _opened([run], model).values()
+    with interrupts.held_back():
+        new = merge_ledgers(opened, ledgers)
+    merged = [str(path) for path in ledgers]
+    value = {"run": str(run), "ledger": str(opened.ledger), "merged": merged, "new": new}
+    console.emit(value, f"{opened.ledger}: {new} new rows (chips x ages) of {len(merged)} ledgers", as_json)
+
+
+@app.command()
+def explain(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A folder made by neurosim train.")
+    ] = None,
+    model: OwnNames = None,
+    data: OwnData = None,
+    weights: OwnWeights = None,
     hardware: HardwareName = None,
     wires: Annotated[
         bool,
@@ -249,10 +344,9 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
-    from neurosim.runs import open_run
-
-    opened = open_run(run)
-    with interrupts.held_back():
+    subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
+    (opened,) = subjects.values()
+    with interrupts.held_back(), opened.at_work():
         from neurosim.analog import Lot
 
         net = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir))
@@ -260,8 +354,80 @@ def explain(
     console.emit(found.to_dict(), str(found), as_json)
 
 
-def _study(
+def _own(names: list[str] | None) -> list[OwnModel]:
+    """The callables that the command line names, imported; nowhere else is a user's module imported."""
+    if not names:
+        return []
+    with interrupts.held_back():
+        import torch  # noqa: F401  an interrupt in the user's own imports must not leave it half loaded
+
+        from neurosim import models
+    return [models.own_model(name) for name in dict.fromkeys(names)]
+
+
+def _opened(folders: list[Path], names: list[str] | None) -> dict[str, Run]:
+    """Every run by its label, with those networks outside the zoo that the command line names."""
+    from neurosim import runs
+
+    labels, own = _labels(folders), _own(names)
+    opened = {label: runs.open_run(folder, own) for label, folder in labels.items()}
+    recorded = {run.config.model.name for run in opened.values()}
+    for one in own:
+        if one.name not in recorded:
+            raise UsageError(
+                f"--model {one.name} is in none of the runs given: they record {_both(recorded)}"
+            )
+    return opened
+
+
+def _both(names: set[str]) -> str:
+    return " and ".join(repr(name) for name in sorted(names))
+
+
+def _subjects(
     folders: list[Path],
+    names: list[str] | None,
+    data: str | None,
+    weights: Path | None,
+    out: Path | None,
+    changes: list[str] | None,
+    data_dir: Path | None,
+) -> tuple[Mapping[str, Subject], list[str]]:
+    """The runs, or the user's own network, by label; and those changes that are the hardware's."""
+    changes = changes or []
+    if folders:
+        for option, value in (("--data", data), ("--weights", weights)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} {value} is for a network of your own, without a RUN: a run has its own"
+                )
+        return _opened(folders, names), changes
+    if not names:
+        raise UsageError(
+            "expected a RUN (a folder made by neurosim train), or --model module:callable and --data"
+        )
+    if len(names) > 1:
+        raise UsageError(f"without a RUN, --model names one network; got {len(names)}")
+    if data is None:
+        raise UsageError(f"--model {names[0]} without a RUN needs --data, such as --data digits")
+    (own,) = _own(names)
+    with interrupts.held_back():
+        from neurosim import runs
+
+        mine = [change for change in changes if change.strip().startswith("model.")]
+        found = runs.own_network(
+            own,
+            data,
+            out or Path("runs") / _pair_name(data, own.name),
+            weights=weights,
+            options={key.removeprefix("model."): value for key, value in runs.parse_changes(mine).items()},
+            data_dir=data_dir,
+        )
+    return {found.name: found}, [change for change in changes if change not in mine]
+
+
+def _study(
+    subjects: Mapping[str, Subject],
     hardware_name: str | None,
     chips: int,
     times: str | None,
@@ -269,6 +435,10 @@ def _study(
     limit: int | None,
     data_dir: Path | None,
     changes: list[str] | None,
+    workers: int | None = None,
+    engine: str | None = None,
+    shard: Shard | None = None,
+    out: Path | None = None,
 ) -> dict[str, Evaluation]:
     """Every run on the same chips, by the label it has in tables and figures."""
     hardware = _hardware(hardware_name, changes)
@@ -280,11 +450,9 @@ def _study(
 
         evaluation.evaluate, evaluation.summarise  # noqa: B018  both load what they need when first named
 
-    labels = _labels(folders)
-    opened = {label: runs.open_run(folder) for label, folder in labels.items()}
     study = {}
     with interrupts.remembered() as check:
-        for label, run in opened.items():
+        for label, run in subjects.items():
             with console.Progress(f"{label} on {hardware.name}", "chips x ages") as progress:
 
                 def show(done: int, total: int, progress: console.Progress = progress) -> None:
@@ -294,14 +462,44 @@ def _study(
                 study[label] = runs.evaluate_run(
                     run,
                     hardware,
-                    chips=chips,
+                    chips=chips if shard is None else shard.chips(range(chips)),
                     times_s=times_s,
                     seed=seed,
                     limit=limit,
                     data_dir=data_dir,
                     progress=show,
+                    workers=workers,
+                    engine=engine,
+                    ledger=None if shard is None else (out or run.folder) / shard.ledger,
                 )
     return study
+
+
+def _shard(text: str, runs: list[Path], out: Path | None, required: bool) -> Shard:
+    from neurosim.runs import Shard
+
+    if required:
+        raise UsageError("--require needs all chips: merge the shards, then evaluate without --shard")
+    if out is not None and len(runs) > 1:
+        raise UsageError("--shard with --out takes one run: a ledger for merging holds chips of one network")
+    return Shard.parse(text)
+
+
+def _emit_shard(
+    shard: Shard, study: Mapping[str, Evaluation], runs: list[Path], out: Path | None, as_json: bool
+) -> None:
+    """What a shard has done, and how it goes on; a table and a picture wait for all chips."""
+    rows, lines = [], []
+    for (label, found), folder in zip(study.items(), runs, strict=True):
+        ledger = (out or folder) / shard.ledger
+        all_of_them = ledger.with_name(f"chips-shard-*-of-{shard.count}.sqlite")
+        chips = sorted(set(found.table.column("chip").tolist()))
+        rows.append({"network": label, "shard": str(shard), "chips": chips, "ledger": str(ledger)})
+        lines += [
+            f"{label}: shard {shard}, {len(chips)} chips on {found.hardware.name}, in {ledger}",
+            f"when all are done: neurosim merge {folder} {all_of_them}",
+        ]
+    console.emit(rows, "\n".join(lines), as_json)
 
 
 def _labels(folders: list[Path]) -> dict[str, Path]:
@@ -327,7 +525,8 @@ def _times(text: str | None, hardware: Hardware) -> list[float]:
 
     if text is not None:
         return parse_times(text)
-    ages = any(effect.acts and "age" in effect.drawn for effect in hardware.device.effects())
+    devices = [variant.device for variant in hardware.variants()]
+    ages = any(effect.acts and "age" in effect.drawn for device in devices for effect in device.effects())
     return parse_times(DEFAULT_TIMES if ages else "0s")
 
 
@@ -456,9 +655,10 @@ def hardware_check(file: Annotated[Path, typer.Argument(metavar="FILE")], as_jso
     from neurosim.devices import hardware
 
     found = hardware(file)
+    patterns = {"layers": list(found.layers), "parameters": list(found.parameters)}
     console.emit(
-        {"file": str(file), "name": found.name, "digest": found.digest()},
-        f"{file}: {found.name}, good",
+        {"file": str(file), "name": found.name, "digest": found.digest(), **patterns},
+        "\n".join([f"{file}: {found.name}, good", *console.patterns(patterns)]),
         as_json,
     )
 

@@ -21,6 +21,15 @@ def columns(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
+def patterns(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for every table of patterns that is not empty.
+
+    >>> patterns({"layers": ["blocks.*", "head"], "parameters": []})
+    ["layers: 'blocks.*', 'head'"]
+    """
+    return [f"{table}: {', '.join(map(repr, names))}" for table, names in found.items() if names]
+
+
 def emit(value: Any, text: str, as_json: bool) -> None:
     """A command's result on stdout: ``text`` for people, or ``value`` as one line of JSON."""
     print(json.dumps(plain(value), allow_nan=False) if as_json else text, flush=True)

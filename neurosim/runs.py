@@ -7,8 +7,10 @@ checksum inside), ``metrics.jsonl`` one line an epoch, ``checkpoints/`` what res
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from neurosim import __version__
 from neurosim.devices.problems import problems
 from neurosim.errors import RunError, UsageError, unknown
-from neurosim.storage import load_tensors
+from neurosim.storage import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from neurosim.data import Splits
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
+    from neurosim.models import OwnModel
     from neurosim.training import Progress, TrainResult
 
 CONFIG = "config.toml"
@@ -44,7 +47,7 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """The network: a name of the zoo, the shapes and statistics of its data, and its own options."""
+    """The network: a name of the zoo or ``module:callable``, what it is told of its data, its own options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -85,6 +88,7 @@ class TrainPart(_Part):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    chips_per_batch: int = Field(default=1, ge=1)
 
 
 PartT = TypeVar("PartT", bound=_Part)
@@ -148,12 +152,14 @@ def new_config(
     hardware: Hardware | None = None,
     data_dir: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
+    own: Sequence[OwnModel] = (),
 ) -> Config:
     """A complete configuration from names and changes such as ``{"method.beta": 0.2}``.
 
     What is derived is derived here: shapes and input statistics from the training data, and every
     option of the method that was not given, so that later defaults cannot change an old run.
-    ``robust`` is the paper's method at the paper's settings, whatever ``method`` says.
+    ``robust`` is the paper's method at the paper's settings, whatever ``method`` says.  ``own`` are networks
+    outside the zoo that ``model`` may name.
 
     Raises:
         UsageError: an unknown name, key or option (with the nearest known one), or a value out of range.
@@ -162,32 +168,44 @@ def new_config(
 
     tree: dict[str, dict[str, Any]] = {
         "model": {"name": model},
-        "data": {"name": str(Path(data).absolute()) if data.endswith(".npz") else data},
+        "data": {"name": _data_name(data)},
         "method": describe(ROBUST) if robust else {"name": method},
         "train": {},
     }
     for key, value in (changes or {}).items():
         part, field = _split_key(key)
         tree[part][field] = value
+    for one in own:
+        if one.name == model:
+            one.check_options(set(tree["model"]) - {"name"})
     splits = load_data(_validated_part(DataPart, "data", tree["data"]), data_dir)
-    mean, std = splits.train.mean_std()
     tree["data"]["sha256"] = splits.sha256
-    shapes = {
-        "num_classes": splits.num_classes,
-        "in_chans": splits.in_chans,
-        "image_size": splits.image_size,
-        "input_mean": mean,
-        "input_std": std,
-    }
-    tree["model"] = {**shapes, **tree["model"]}
+    tree["model"] = {**_shapes(splits), **tree["model"]}
     options = dict(tree["method"])
     tree["method"] = describe(method_from(options.pop("name"), options))
     whole: dict[str, Any] = {**tree, "versions": versions()}
     if hardware is not None:
         whole["hardware"] = tomllib.loads(hardware.to_toml())
     config = _validated(whole, "the configuration")
-    create_model(config)
+    create_model(config, own)
     return config
+
+
+def _data_name(data: str) -> str:
+    """A name that means the same from every folder."""
+    return str(Path(data).absolute()) if data.endswith(".npz") else data
+
+
+def _shapes(splits: Splits) -> dict[str, Any]:
+    """What a network is told of its data."""
+    mean, std = splits.train.mean_std()
+    return {
+        "num_classes": splits.num_classes,
+        "in_chans": splits.in_chans,
+        "image_size": splits.image_size,
+        "input_mean": mean,
+        "input_std": std,
+    }
 
 
 def _split_key(key: str) -> tuple[str, str]:
@@ -197,6 +215,8 @@ def _split_key(key: str) -> tuple[str, str]:
     known = sorted(set(known) - _FROM_DATA)
     if key in _FROM_DATA:
         raise UsageError(f"{key} comes from the data and cannot be set")
+    if key == "model.seed":
+        raise UsageError("model.seed comes from --seed (train.seed) and cannot be set")
     is_open = part in ("model", "method") and field.isidentifier()
     if key not in known and not is_open:
         raise unknown("key", key, known)
@@ -244,11 +264,52 @@ def read_config(folder: str | Path) -> Config:
 
 
 @dataclass(frozen=True)
-class Run:
-    """An opened run folder."""
+class Subject(ABC):
+    """A network that is put on chips, the data it reads, and the folder of what is found."""
 
     folder: Path
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What labels it in tables and figures."""
+
+    @property
+    def ledger(self) -> Path:
+        """Where every chip evaluated with this network is kept."""
+        return self.folder / LEDGER
+
+    @property
+    @abstractmethod
+    def own(self) -> OwnModel | None:
+        """The user's own callable that made the network, if one did."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The network, in evaluation mode."""
+
+    @abstractmethod
+    def splits(self, data_dir: str | Path | None = None) -> Splits:
+        """The data: converters are fixed on its training part, chips are tested on its test part."""
+
+    def deploy(self, hardware: Hardware, splits: Splits) -> Deployed:
+        """The network on this hardware, its converters fixed on the first training samples."""
+        from neurosim.analog import deploy
+
+        return deploy(self.model(), hardware, calibration=splits.train[:CALIBRATION_SAMPLES].inputs)
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Everything that may run code of the network goes inside."""
+        return contextlib.nullcontext() if self.own is None else self.own.at_work()
+
+
+@dataclass(frozen=True)
+class Run(Subject):
+    """An opened run folder."""
+
     config: Config
+    known: tuple[OwnModel, ...] = ()
+    """Networks outside the zoo that the run may name."""
 
     @property
     def name(self) -> str:
@@ -256,9 +317,9 @@ class Run:
         return self.folder.resolve().name
 
     @property
-    def ledger(self) -> Path:
-        """Where every chip evaluated with this network is kept."""
-        return self.folder / LEDGER
+    def own(self) -> OwnModel | None:
+        """The one of ``known`` that the run records."""
+        return next((one for one in self.known if one.name == self.config.model.name), None)
 
     def model(self) -> nn.Module:
         """The trained network, in evaluation mode.
@@ -272,7 +333,7 @@ class Run:
                 f"{self.folder} holds no {WEIGHTS}: its training has not ended (train it with --resume)"
             )
         tensors, _ = load_tensors(path)
-        model = create_model(self.config)
+        model = create_model(self.config, self.known)
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
@@ -284,28 +345,133 @@ class Run:
         """The data the run was trained on; other data under the same name raise ``RunError``."""
         return load_data(self.config.data, data_dir)
 
-    def deploy(self, hardware: Hardware, splits: Splits) -> Deployed:
-        """The trained network on this hardware, its converters fixed on the first training samples."""
-        from neurosim.analog import deploy
 
-        return deploy(self.model(), hardware, calibration=splits.train[:CALIBRATION_SAMPLES].inputs)
+@dataclass(frozen=True)
+class OwnNetwork(Subject):
+    """A network of the user's own that no run of ours trained; made by :func:`own_network`."""
+
+    network: OwnModel
+    data: Splits
+    options: Mapping[str, Any]
+    weights: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Its ``module:callable``."""
+        return self.network.name
+
+    @property
+    def own(self) -> OwnModel:
+        """Its callable."""
+        return self.network
+
+    def model(self) -> nn.Module:
+        """What the callable returns, with the tensors of ``weights`` in it if there are any."""
+        model = self.network.create({**_shapes(self.data), **self.options})
+        if self.weights is not None:
+            load_weights(model, self.weights, self.name)
+        return model.eval()
+
+    def splits(self, data_dir: str | Path | None = None) -> Splits:
+        """The data it was opened with."""
+        return self.data
 
 
-def open_run(folder: str | Path) -> Run:
-    """Open a run folder.  Its model and its data are read when asked for.
+def own_network(
+    own: OwnModel,
+    data: str,
+    folder: str | Path,
+    *,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+) -> OwnNetwork:
+    """A network of the user's own and the data to evaluate it on.
+
+    Args:
+        own: its callable; the network it returns is trained already, or gets ``weights``.
+        data: as for :func:`new_config`.
+        folder: where the results go.
+        weights: a safetensors file with exactly the network's tensors.
+        options: arguments of the callable.
+        data_dir: a folder with the data sets.
 
     Raises:
-        UsageError: not a run folder, or a ``config.toml`` that is not one of ours.
+        UsageError: unknown or missing data, an option the callable does not take.
     """
-    return Run(Path(folder), read_config(folder))
+    own.check_options(options or {})
+    splits = load_data(DataPart(name=_data_name(data)), data_dir)
+    return OwnNetwork(
+        Path(folder), own, splits, dict(options or {}), None if weights is None else Path(weights)
+    )
 
 
-def create_model(config: Config) -> nn.Module:
-    """The untrained network of a configuration."""
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Put the tensors of a safetensors file into a network; a tensor that is used twice may be there once.
+
+    Raises:
+        UsageError: no such file, a pickle, or other tensors than the network's.
+        RunError: the file is damaged.
+    """
+    tensors = read_tensors(path)
+    state = model.state_dict(keep_vars=True)
+    filled = {id(state[key]) for key in tensors if key in state}
+    lacking = [key for key, tensor in state.items() if id(tensor) not in filled]
+    strange = [key for key in tensors if key not in state]
+    other = [key for key in tensors if key in state and state[key].shape != tensors[key].shape]
+    if lacking or strange:
+        fault = f"lacks {_some(lacking)}" if lacking else f"holds {_some(strange)}, which the network has not"
+    elif other:
+        shapes = tuple(tensors[other[0]].shape), tuple(state[other[0]].shape)
+        fault = f"has {other[0]!r} of shape {shapes[0]}, the network of shape {shapes[1]}"
+    else:
+        model.load_state_dict(tensors, strict=False)
+        return
+    raise UsageError(f"{path} does not fit the network of {name}: the file {fault}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def open_run(folder: str | Path, own: Sequence[OwnModel] = ()) -> Run:
+    """Open a run folder.  Its model and its data are read when asked for.
+
+    A run that records a network outside the zoo is opened with it among ``own``, or not at all: a file never
+    causes an import.
+
+    Raises:
+        UsageError: not a run folder, a ``config.toml`` that is not one of ours, or a network outside the zoo
+            that is not among ``own``.
+    """
+    run = Run(Path(folder), read_config(folder), tuple(own))
+    _check_known(run.config.model.name, own, f"{folder} records")
+    return run
+
+
+def _check_known(name: str, own: Sequence[OwnModel], where: str) -> None:
+    from neurosim.models import is_own
+
+    if is_own(name) and all(one.name != name for one in own):
+        raise UsageError(
+            f"{where} the network {name}, code from outside neurosim that a file must not import: "
+            f"add --model {name} if you trust that code"
+        )
+
+
+def create_model(config: Config, own: Sequence[OwnModel] = ()) -> nn.Module:
+    """The untrained network of a configuration, from the zoo or from one of ``own``."""
     from neurosim import models
 
-    options = config.model.model_dump()
-    return models.create(options.pop("name"), seed=config.train.seed, **options)
+    settings = config.model.model_dump()
+    name = settings.pop("name")
+    if "seed" in settings:
+        raise UsageError("the configuration: unknown key 'model.seed' (the seed is train.seed)")
+    _check_known(name, own, "the configuration names")
+    for one in own:
+        if one.name == name:
+            return one.create(settings, config.train.seed)
+    return models.create(name, seed=config.train.seed, **settings)
 
 
 def load_data(part: DataPart, data_dir: str | Path | None = None) -> Splits:
@@ -336,8 +502,11 @@ def train_run(
     data_dir: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    own: Sequence[OwnModel] = (),
 ) -> TrainResult:
     """Train the network of a configuration into a run folder, or go on where it stopped.
+
+    ``own`` are networks outside the zoo that the configuration may name.
 
     Raises:
         UsageError: a wrong value, a folder that is not ours, that holds a run and ``resume`` is False, or
@@ -351,21 +520,23 @@ def train_run(
     splits = load_data(config.data, data_dir)
     options = config.method.model_dump()
     settings = config.train.model_dump(exclude={"batch_size"})
-    return train(
-        create_model(config),
-        {
-            "train": Batches(splits.train, config.train.batch_size, shuffle_seed=config.train.seed),
-            "validation": Batches(splits.validation, TEST_BATCH),
-        },
-        method=method_from(options.pop("name"), options),
-        hardware=None if config.hardware is None else Hardware.model_validate(config.hardware),
-        out=folder,
-        resume=resume,
-        device=device,
-        config=config.model_dump(mode="json", exclude_none=True),
-        progress=progress,
-        **settings,
-    )
+    model = create_model(config, own)
+    with Run(Path(folder), config, tuple(own)).at_work():
+        return train(
+            model,
+            {
+                "train": Batches(splits.train, config.train.batch_size, shuffle_seed=config.train.seed),
+                "validation": Batches(splits.validation, TEST_BATCH),
+            },
+            method=method_from(options.pop("name"), options),
+            hardware=None if config.hardware is None else Hardware.model_validate(config.hardware),
+            out=folder,
+            resume=resume,
+            device=device,
+            config=config.model_dump(mode="json", exclude_none=True),
+            progress=progress,
+            **settings,
+        )
 
 
 @dataclass(frozen=True)
@@ -378,7 +549,7 @@ class Evaluation:
 
 
 def evaluate_run(
-    run: Run,
+    run: Subject,
     hardware: Hardware,
     *,
     chips: int | Sequence[int],
@@ -387,17 +558,111 @@ def evaluate_run(
     limit: int | None = None,
     data_dir: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    engine: str | None = None,
+    ledger: str | Path | None = None,
 ) -> Evaluation:
-    """The run's network on chips of this hardware, over its test data (the first ``limit`` samples).
+    """The network of a run (or of the user's own) on chips of this hardware, over its test data (the first
+    ``limit`` samples).
 
-    Every chip goes into the run's ledger when it is done, and what the ledger holds is not computed
-    again: a stopped evaluation goes on where it stopped.
+    Every chip goes into the run's ledger (or another one) when it is done, and what the ledger holds is not
+    computed again: a stopped evaluation goes on where it stopped.  ``workers`` and ``engine`` are those of
+    :func:`neurosim.evaluate`; with either, converter ranges too are found with one thread.
     """
     from neurosim.data import Batches
-    from neurosim.evaluation import digital_accuracy, evaluate
+    from neurosim.evaluation import digital_accuracy, evaluate, one_thread
 
     splits = run.splits(data_dir)
-    net = run.deploy(hardware, splits)
     test = Batches(splits.test if limit is None else splits.test[:limit], TEST_BATCH)
-    table = evaluate(net, test, chips=chips, times_s=times_s, seed=seed, ledger=run.ledger, progress=progress)
-    return Evaluation(table, digital_accuracy(net, test), hardware)
+    threads = contextlib.nullcontext() if workers is None and engine in (None, "local") else one_thread()
+    with run.at_work(), threads:
+        net = run.deploy(hardware, splits)
+        table = evaluate(
+            net,
+            test,
+            chips=chips,
+            times_s=times_s,
+            seed=seed,
+            ledger=ledger or run.ledger,
+            progress=progress,
+            workers=workers,
+            engine=engine,
+        )
+        return Evaluation(table, digital_accuracy(net, test), hardware)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` of ``count`` of an evaluation: every ``count``-th chip, from the ``index``-th.
+
+    >>> Shard.parse("2/3").chips(range(8)), Shard.parse("2/3").ledger
+    ([1, 4, 7], 'chips-shard-2-of-3.sqlite')
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From a text such as ``2/3``.
+
+        Raises:
+            UsageError: anything else, or an index that is not from 1 to the count.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and len(text) < 20 and 1 <= int(index) <= int(count)):
+            raise UsageError(f"expected a shard such as 2/3, from 1/3 to 3/3; got {text!r}")
+        return cls(int(index), int(count))
+
+    def chips(self, numbers: Sequence[int]) -> list[int]:
+        """Its share of some chips, equal to any other's but for one.
+
+        Raises:
+            UsageError: there are fewer chips than shards before it.
+        """
+        if not (mine := list(numbers[self.index - 1 :: self.count])):
+            raise UsageError(f"shard {self} has no chips: there are only {len(numbers)}")
+        return mine
+
+    @property
+    def ledger(self) -> str:
+        """The name of its ledger: a file of its own, because only one process can write one."""
+        return f"chips-shard-{self.index}-of-{self.count}.sqlite"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def merge_ledgers(run: Run, ledgers: Sequence[str | Path]) -> int:
+    """Take the chips in other ledgers (of shards) into the run's own, all or none; how many rows were new.
+
+    The order does not matter; a row that is there already is taken once.
+
+    Raises:
+        UsageError: no ledgers, something that is no ledger, one with chips of another network than the run's,
+            or two different rows for one chip.
+        RunError: a ledger is missing or damaged.
+    """
+    from neurosim.analog import deploy
+    from neurosim.devices import hardware
+    from neurosim.evaluation import Ledger
+    from neurosim.evaluation.experiment import key_of, weights_digest
+
+    if not ledgers:
+        raise UsageError("no ledgers to merge: expected at least one, such as chips-shard-1-of-3.sqlite")
+    network = weights_digest(deploy(run.model(), hardware("ideal")))
+    for path in map(Path, ledgers):
+        if path.exists() and run.ledger.exists() and path.samefile(run.ledger):
+            raise UsageError(f"{path} is the run's own ledger: expected those of its shards")
+        with Ledger(path, read_only=True) as ledger:
+            described = ledger.experiments()
+            for key in ledger.keys():  # noqa: SIM118
+                if key_of(described.get(key, {})) != key:
+                    raise RunError(f"{path} is damaged: it does not say what its rows {key[:12]}... are of")
+                if described[key].get("network") != network:
+                    raise UsageError(
+                        f"{path} holds chips of another network than {run.folder}: expected a ledger that "
+                        "neurosim evaluate --shard wrote for this run"
+                    )
+    with Ledger(run.ledger) as kept:
+        return kept.merge(*ledgers)

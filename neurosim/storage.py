@@ -152,23 +152,64 @@ def save_tensors(
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file written by :func:`save_tensors`; refuse it, by name, if anything was altered."""
-    from safetensors import safe_open
-
     path = Path(path)
     if not path.is_file():
         raise RunError(f"{path} is missing: expected a tensor file written by neurosim")
+    tensors, metadata = _parsed(path)
+    if not _proven(path, tensors, metadata):
+        raise RunError(f"{path} carries no checksum: expected a tensor file written by neurosim")
+    return tensors, metadata
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file of anybody's; one written by :func:`save_tensors` is checked as there.
+
+    Raises:
+        UsageError: no such file, or a pickle (``.pt``, ``.pth``), which can run code and is never opened.
+        RunError: the file is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: expected tensors in a safetensors file")
+    try:
+        tensors, metadata = _parsed(path)
+    except RunError as error:
+        if _is_pickle(path):
+            target = path.with_suffix(".safetensors").name
+            raise UsageError(
+                f"{path} is a pickle, which can run code when it is opened: convert it with "
+                f"safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {target!r})"
+            ) from error
+        raise
+    _proven(path, tensors, metadata)
+    return tensors
+
+
+def _parsed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import safe_open
+
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except Exception as error:  # any parse failure of a damaged file
         raise RunError(f"{path} is damaged or not a safetensors file ({error})") from error
+
+
+def _proven(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bool:
+    """Whether the file carries our checksum, which is taken out of its metadata and must be right."""
     expected = metadata.pop(DIGEST_KEY, None)
-    if expected is None:
-        raise RunError(f"{path} carries no checksum: expected a tensor file written by neurosim")
-    if sha256_tensors(tensors, metadata) != expected:
+    if expected is not None and sha256_tensors(tensors, metadata) != expected:
         raise RunError(f"{path} is damaged: its contents do not match the checksum inside it")
-    return tensors, metadata
+    return expected is not None
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its name, or by its first bytes: a zip of torch.save, or a plain pickle since protocol 2."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    named = path.suffix.lower() in (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+    return named or start == b"PK\x03\x04" or start[:1] == b"\x80"
 
 
 def append_json(path: str | Path, row: Mapping[str, Any]) -> None:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from neurosim.analog.bench import Active
-from neurosim.devices import Device, Hardware, to_conductances
+from neurosim.devices import Hardware
+from neurosim.devices.pairs import Pair, age_pair, program_pair
 from neurosim.random import Draws
 
 
-class Legs(NamedTuple):
+class Held(NamedTuple):
     """What pairs of devices hold.
 
     Attributes:
-        now: both legs at the chips' age, (chips, outputs, rest) siemens each.
-        fresh: the same right after programming, or None where nothing needs it.
-        scale: from full conductance to units of the parameter, () or (outputs, 1).
+        now: (g₊ − g₋)/(g_max − g_min) at the chips' age, (chips, outputs, rest).
+        fresh: the same right after programming.
+        scale: from there to units of the parameter, () or (outputs, 1).
     """
 
-    now: list[Tensor]
-    fresh: list[Tensor] | None
+    now: Tensor
+    fresh: Tensor
     scale: Tensor
 
-    def only(self, outputs: slice) -> Legs:
+    def only(self, outputs: slice) -> Held:
         """Some of the outputs."""
-        fresh = None if self.fresh is None else [leg[:, outputs] for leg in self.fresh]
-        scale = self.scale[outputs] if self.scale.dim() else self.scale
-        return Legs([leg[:, outputs] for leg in self.now], fresh, scale)
+        return Held(self.now[:, outputs], self.fresh[:, outputs], only(self.scale, outputs))
 
 
 @dataclass
@@ -45,16 +43,16 @@ class Cells:
     hardware: Hardware
     scaling: Literal["per-layer", "per-column"]
     readers: int = 0
-    _states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    _aged: tuple[float, Legs] | None = None
+    _pair: Pair | None = None
+    _held: tuple[float, Held] | None = None
 
     def reset(self, keep_devices: bool = False) -> None:
         """Forget ages; without ``keep_devices`` also what was programmed."""
-        self._aged = None
+        self._held = None
         if not keep_devices:
-            self._states = {}
+            self._pair = None
 
-    def hold(self, weight: Tensor, active: Active, keep: bool) -> Legs:
+    def hold(self, weight: Tensor, active: Active, keep: bool) -> Held:
         """Program, unless that is done, and age.
 
         Args:
@@ -63,28 +61,35 @@ class Cells:
             keep: whether what was programmed stays for the next reader and the next age; not with gradients,
                 which belong to one forward pass.
         """
-        if keep and self._aged is not None and self._aged[0] == active.time_s:
-            return self._aged[1]
-        legs = self._hold(weight, active, self._states if keep else {})
+        if keep and self._held is not None and self._held[0] == active.time_s:
+            return self._held[1]
+        pair = self._programmed(weight, active, keep)
+        now = age_pair(self.hardware.device, pair, active.time_s, self._draws(active, weight))
+        held = Held(now, pair.fresh, pair.scale)
         if keep and self.readers > 1:
-            self._aged = active.time_s, legs
-        return legs
+            self._held = active.time_s, held
+        return held
 
-    def _hold(self, weight: Tensor, active: Active, states: dict[str, dict[str, Tensor]]) -> Legs:
-        device, chips = self.hardware.device, active.chips
-        mapped = to_conductances(weight, device, self.scaling)
-        now: list[Tensor] = []
-        fresh: list[Tensor] = []
-        for leg, target in (("+", mapped.g_plus), ("-", mapped.g_minus)):
-            draws = Draws(chips.lot.seed, chips.numbers, f"{self.name}{leg}", str(target.device))
-            if leg not in states:
-                states[leg] = device.program(target, draws)
-            now.append(device.age(states[leg], active.time_s, draws))
-            fresh.append(states[leg]["g_siemens"])
-        compensated = self.hardware.compensation == "global" and active.time_s > 0
-        return Legs(now, fresh if compensated else None, mapped.scale)
+    def legs(self, weight: Tensor, active: Active, keep: bool) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """For those who need both legs: conductances now and fresh, (chips, outputs, rest), and scale."""
+        pair, device = self._programmed(weight, active, keep), self.hardware.device
+        draws = self._draws(active, weight)
+        now = [device.age(leg, active.time_s, draw) for leg, draw in zip(pair.legs, draws, strict=True)]
+        return now, [leg["g_siemens"] for leg in pair.legs], pair.scale
+
+    def _programmed(self, weight: Tensor, active: Active, keep: bool) -> Pair:
+        if keep and self._pair is not None:
+            return self._pair
+        pair = program_pair(self.hardware.device, weight, self.scaling, self._draws(active, weight))
+        if keep:
+            self._pair = pair
+        return pair
+
+    def _draws(self, active: Active, weight: Tensor) -> tuple[Draws, Draws]:
+        seed, chips, place = active.chips.lot.seed, active.chips.numbers, str(weight.device)
+        return Draws(seed, chips, f"{self.name}+", place), Draws(seed, chips, f"{self.name}-", place)
 
 
-def difference(legs: Sequence[Tensor], device: Device) -> Tensor:
-    """(g₊ − g₋)/(g_max − g_min)."""
-    return (legs[0] - legs[1]) * (1.0 / (device.g_max_siemens - device.g_min_siemens))
+def only(scale: Tensor, outputs: slice) -> Tensor:
+    """The scale of some outputs."""
+    return scale[outputs] if scale.dim() else scale

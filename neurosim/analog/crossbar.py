@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from neurosim.analog.bench import Active, Bench
-from neurosim.analog.cells import Cells, Legs, difference
+from neurosim.analog.cells import Cells, only
 from neurosim.analog.fused import Reader, aligned, dac, noise_effect, read_fused
 from neurosim.analog.operators import Layout, Operator
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
 from neurosim.devices import Hardware, calibrate_range, quantise, to_conductances
 from neurosim.devices.kernels import pitch
+from neurosim.devices.pairs import difference
+from neurosim.devices.spread import Spread
 from neurosim.errors import UsageError
-from neurosim.random import stream
+from neurosim.random import Draws, stream
 
 _OBSERVED = 64  # vectors on which ranges are calibrated where each is solved on its own
 
@@ -42,6 +44,7 @@ class Crossbar:
         noise_name: names the white noise.
         operator, layout: what it computes, and how that lies on tiles.
         cells: the devices that hold the weight.
+        bias_spread: how a digital bias differs from chip to chip, if it does.
         outputs: which outputs of the weight this crossbar reads; None reads all.
         bias: the devices that hold the bias where the hardware has them do so.
     """
@@ -55,6 +58,7 @@ class Crossbar:
     cells: Cells
     bias: Cells
     outputs: slice | None = None
+    bias_spread: Spread | None = None
     ranges: Ranges | None = None
     # by use: a layer that a forward pass uses twice has two rows of white noise, so that neither depends
     # on how many vectors the other has read
@@ -164,38 +168,50 @@ class Crossbar:
         return self._realised
 
     def _realise(self, weight: Tensor, bias: Tensor | None, active: Active, keep: bool) -> Realised:
-        states = self._states if keep else {}
-        held = self._legs(weight, active, keep)
-        scale, row_scale = self._scales(held)
         biases = self._bias(bias, active, keep)
-        if not self.hardware.wires.act:
-            now = self._difference(held.now)
-            gain = self._compensation(now, None if held.fresh is None else self._difference(held.fresh))
-            return Realised(now, gain * scale.to(now.dtype), biases, row_scale=row_scale)
-        now = self._difference(self._through_wires(held.now))
-        reference = None if held.fresh is None else self._fresh_through_wires(held.fresh, states)
-        columns, rows = self._wire_gains(weight, states)
-        gain = self._compensation(now, reference) * columns * scale.to(now.dtype)
-        legs = (held.now[0], held.now[1]) if self.hardware.wires.nonlinear else None
-        return Realised(now * rows, gain, biases, legs, row_scale)
-
-    def _legs(self, weight: Tensor, active: Active, keep: bool) -> Legs:
-        """Both legs as (chips, columns, rows)."""
+        if self.hardware.wires.act:
+            return self._realise_wired(weight, biases, active, keep)
         held = self.cells.hold(self.operator.cells(weight), active, keep)
-        if self.outputs is not None:
-            held = held.only(self.outputs)
-        if not self.operator.by_row:
-            return held
-        fresh = None if held.fresh is None else [leg.transpose(1, 2) for leg in held.fresh]
-        return Legs([leg.transpose(1, 2) for leg in held.now], fresh, held.scale)
+        held = held if self.outputs is None else held.only(self.outputs)
+        now = self._turned(held.now)
+        gain = self._compensation(now, self._turned(held.fresh) if self._compensates(active) else None)
+        scale, row_scale = self._scales(held.scale)
+        return Realised(now, gain * scale.to(now.dtype), biases, row_scale=row_scale)
 
-    def _scales(self, held: Legs) -> tuple[Tensor, Tensor | None]:
+    def _realise_wired(self, weight: Tensor, biases: Tensor | None, active: Active, keep: bool) -> Realised:
+        """The same through wires, which join the legs of all devices of a tile."""
+        states = self._states if keep else {}
+        legs, fresh, scale = self._legs(weight, active, keep)
+        now = self._difference(self._through_wires(legs))
+        reference = self._fresh_through_wires(fresh, states) if self._compensates(active) else None
+        columns, rows = self._wire_gains(weight, states)
+        of_columns, of_rows = self._scales(scale)
+        gain = self._compensation(now, reference) * columns * of_columns.to(now.dtype)
+        kept = (legs[0], legs[1]) if self.hardware.wires.nonlinear else None
+        return Realised(now * rows, gain, biases, kept, of_rows)
+
+    def _compensates(self, active: Active) -> bool:
+        return self.hardware.compensation == "global" and active.time_s > 0
+
+    def _legs(self, weight: Tensor, active: Active, keep: bool) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Both legs now and fresh, (chips, columns, rows) each, and their scale."""
+        now, fresh, scale = self.cells.legs(self.operator.cells(weight), active, keep)
+        if self.outputs is not None:
+            now, fresh = ([leg[:, self.outputs] for leg in legs] for legs in (now, fresh))
+            scale = only(scale, self.outputs)
+        return [self._turned(leg) for leg in now], [self._turned(leg) for leg in fresh], scale
+
+    def _turned(self, held: Tensor) -> Tensor:
+        """(chips, outputs, rest) as (chips, columns, rows)."""
+        return held.transpose(1, 2) if self.operator.by_row else held
+
+    def _scales(self, scale: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of columns, and of rows where those have their own."""
-        scale = held.scale.reshape(-1)
-        return (scale.new_ones(1), scale) if self.operator.by_row and held.scale.dim() else (scale, None)
+        flat = scale.reshape(-1)
+        return (flat.new_ones(1), flat) if self.operator.by_row and scale.dim() else (flat, None)
 
     def _difference(self, legs: Sequence[Tensor]) -> Tensor:
-        return difference(legs, self.hardware.device)
+        return difference(self.hardware.device, legs[0], legs[1])
 
     def _compensation(self, held: Tensor, fresh: Tensor | None) -> Tensor:
         """Global drift compensation, (chips, row parts, columns): one factor a chip and tile.
@@ -217,19 +233,23 @@ class Crossbar:
         if bias is None:
             return None
         if self.hardware.array.bias == "digital":
-            return _at_least_float32(bias).expand(len(active.chips), -1)
+            if self.bias_spread is None:
+                return _at_least_float32(bias).expand(len(active.chips), -1)
+            seed, numbers = active.chips.lot.seed, active.chips.numbers
+            draws = Draws(seed, numbers, self.bias.name, str(bias.device))
+            return self.bias_spread.sample(_at_least_float32(bias), draws)
         held = self.bias.hold(bias[:, None], active, keep)
-        now = self._difference(held.now)[..., 0] * held.scale.to(held.now[0].dtype)
-        if held.fresh is None:
+        scale = held.scale.to(held.now.dtype)
+        now = held.now[..., 0] * scale
+        if not self._compensates(active):
             return now
-        fresh = self._difference(held.fresh) * held.scale
-        return now * _ratio(_total(fresh), _total(now[..., None]))[:, None]
+        return now * _ratio(_total(held.fresh * scale), _total(now[..., None]))[:, None]
 
     # ---- wires --------------------------------------------------------------------------------
 
     def held(self, weight: Tensor) -> list[Tensor]:
         """Conductances of both legs of the chips on the bench, before wires: (chips, columns, rows) each."""
-        return self._legs(weight.detach(), self._active(), keep=False).now
+        return self._legs(weight.detach(), self._active(), keep=False)[0]
 
     def _through_wires(self, legs: Sequence[Tensor]) -> list[Tensor]:
         """What the inputs see of both legs; in training, mostly from the solution of an earlier step."""

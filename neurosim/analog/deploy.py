@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,14 +14,15 @@ from torch.nn.parameter import UninitializedParameter
 from neurosim.analog.bench import Bench
 from neurosim.analog.cells import Cells
 from neurosim.analog.deployed import Deployed
+from neurosim.analog.folding import Folded, foldable
 from neurosim.analog.folding import fold as fold_pairs
-from neurosim.analog.folding import foldable
 from neurosim.analog.layers import OnCrossbars, Site
 from neurosim.analog.mixing import mix
 from neurosim.analog.named import place_named
+from neurosim.analog.sampled import sample_parameters
 from neurosim.analog.selection import Selection, covered, select
 from neurosim.devices import Hardware
-from neurosim.errors import UsageError
+from neurosim.errors import UsageError, unknown
 
 
 def deploy(
@@ -77,6 +79,8 @@ def deploy(
         _place(net.get_submodule(name), name or "root", row, hardware, bench, cells)
     place_named(net, named, hardware, bench, cells)
     fold_pairs(net, pairs, bench)
+    _check_layers(hardware, net)
+    sampled = sample_parameters(net, hardware, bench, _taken(net))
     options = {
         "include": patterns[0],
         "exclude": patterns[1],
@@ -84,7 +88,7 @@ def deploy(
         "weights": named,
         "fold": pairs,
     }
-    deployed = Deployed.made_of(net, hardware, bench, options, chosen.reasons)
+    deployed = Deployed.made_of(net, hardware, bench, options, chosen.reasons, tuple(sampled))
     if strict:
         _check_nothing_left(deployed, patterns[1])
     if calibration is not None:
@@ -145,9 +149,29 @@ def _place(
     cells: dict[int, Cells],
 ) -> None:
     _check_finite(name, layer)
-    crossbars = row.place(Site(name, layer, hardware, bench, cells))
+    crossbars = row.place(Site(name, layer, hardware.for_layer(name), bench, cells, hardware))
     mix(layer, row, "Crossbar")
     object.__setattr__(layer, "crossbars", crossbars)
+
+
+def _taken(net: nn.Module) -> set[str]:
+    """Names of the parameters that crossbars hold or add."""
+    return {
+        f"{name}.{key}" if name else key
+        for name, module in net.named_modules()
+        if isinstance(module, (OnCrossbars, Folded))
+        for key, _ in module.named_parameters()
+        if not isinstance(module, OnCrossbars) or module.holds(key)
+    }
+
+
+def _check_layers(hardware: Hardware, net: nn.Module) -> None:
+    names = [name or "root" for name, module in net.named_modules() if isinstance(module, OnCrossbars)]
+    for pattern in hardware.layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise unknown(
+                f"layer on crossbars that layers.{pattern!r} of the hardware names,", pattern, names
+            )
 
 
 def _check_finite(name: str, module: nn.Module) -> None:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.crossbar import Crossbar
-from neurosim.analog.explain import DigitalRow, Explanation, LayerRow, effects_of, wires_in_words
+from neurosim.analog.explain import (
+    DigitalRow,
+    Explanation,
+    LayerRow,
+    Variant,
+    effects_of,
+    wires_in_words,
+)
 from neurosim.analog.folding import Folded
 from neurosim.analog.inputs import Inputs, tensors_in
 from neurosim.analog.layers import OnCrossbars
@@ -20,12 +27,14 @@ from neurosim.analog.lot import Chips
 from neurosim.analog.mixing import mix, mixed_in, original_class
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
+from neurosim.analog.sampled import SampledModule, SampledRow
 from neurosim.analog.statistics import forget_statistics
 from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.devices.device import check_time
 from neurosim.errors import UsageError
+from neurosim.memory import keep_freed_memory
 
 # Programmed devices of one weight: two legs, each a conductance and about one more number, the
 # difference, the reference of the compensation, and temporaries while programming.
@@ -45,10 +54,16 @@ class Deployed(nn.Module):
     _hardware: Hardware
     _options: dict[str, Any]
     _reasons: dict[str, str]
+    _sampled: tuple[SampledRow, ...]
 
     @staticmethod
     def made_of(
-        net: nn.Module, hardware: Hardware, bench: Bench, options: dict[str, Any], reasons: dict[str, str]
+        net: nn.Module,
+        hardware: Hardware,
+        bench: Bench,
+        options: dict[str, Any],
+        reasons: dict[str, str],
+        sampled: tuple[SampledRow, ...],
     ) -> Deployed:
         """The network whose layers are on crossbars already, with what is below."""
         mix(net, Deployed, "Deployed")
@@ -57,6 +72,7 @@ class Deployed(nn.Module):
         net._hardware = hardware
         net._options = options
         net._reasons = reasons
+        net._sampled = sampled
         return net
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -215,6 +231,7 @@ class Deployed(nn.Module):
                 calibrated; chips are on the bench already; ``time_s`` is negative or not finite.
         """
         self._check_ready(chips)
+        keep_freed_memory()
         active = Active(chips, check_time(time_s) + 0.0, slice(0, len(chips)))
         self._reset()  # a copy made while chips were on still holds their devices
         try:
@@ -225,6 +242,9 @@ class Deployed(nn.Module):
             self._bench.active = None
             forget_statistics(self)
             self._reset()
+            for module in self.modules():
+                if isinstance(module, SampledModule):
+                    module._sampling.reset()
 
     def _reset(self, keep_devices: bool = False) -> None:
         for crossbar in self._crossbars():
@@ -241,7 +261,8 @@ class Deployed(nn.Module):
     def _check_ready(self, chips: Chips) -> None:
         if not isinstance(chips, Chips):
             raise UsageError(f"expected chips of a lot, such as Lot(hardware)[0:16]; got {chips!r}")
-        if chips.lot.hardware.digest() != self._hardware.digest():
+        same = chips.lot.hardware is self._hardware
+        if not same and chips.lot.hardware.digest() != self._hardware.digest():
             raise UsageError(
                 f"the chips are of hardware {chips.lot.hardware.name!r}, the network is deployed on "
                 f"{self._hardware.name!r}: deploy it on the hardware of the lot"
@@ -311,12 +332,21 @@ class Deployed(nn.Module):
                     else self._reasons.get(name, "")
                 )
                 digital.append(DigitalRow(name or "root", _kind_of(module), own, why))
+        variants = self._hardware.variants()[1:]
         return Explanation(
-            self._hardware.name, tuple(layers), tuple(digital), tuple(effects_of(self._hardware))
+            self._hardware.name,
+            tuple(layers),
+            tuple(digital),
+            tuple(effects_of(self._hardware)),
+            self._sampled,
+            tuple(
+                Variant(pattern, tuple(effects_of(variant)))
+                for pattern, variant in zip(self._hardware.layers, variants, strict=True)
+            ),
         )
 
     def digital_parameters(self) -> list[str]:
-        """Names of the parameters that are on no crossbar; biases go with the weights of their layer."""
+        """Names of the parameters that chips do not change; biases go with the weights of their layer."""
         placed = {
             id(parameter)
             for module in self.modules()
@@ -324,7 +354,12 @@ class Deployed(nn.Module):
             for key, parameter in module.named_parameters()
             if _held(module, key)
         }
-        return [name for name, parameter in self.named_parameters() if id(parameter) not in placed]
+        varied = {row.name for row in self._sampled}
+        return [
+            name
+            for name, parameter in self.named_parameters()
+            if id(parameter) not in placed and name not in varied
+        ]
 
     def explain_wires(self, chips: Chips, time_s: float = 0.0) -> WireReport:
         """What the wires do to this network's own programmed tiles, exactly and by the column approximation.
@@ -332,7 +367,7 @@ class Deployed(nn.Module):
         Raises:
             UsageError: the wires of this hardware have no resistance; or as :meth:`on`.
         """
-        if not self._hardware.wires.act:
+        if not any(crossbar.hardware.wires.act for crossbar in self._crossbars()):
             raise UsageError(
                 f"the wires of {self._hardware.name!r} have no resistance: set wires.r_row_ohm, "
                 "wires.r_col_ohm, wires.r_source_ohm or wires.r_sink_ohm"
@@ -385,7 +420,7 @@ def _through_forwards(net: nn.Module) -> Iterator[None]:
     of its linear layers, and with it past the crossbars.  It does not while a layer has a hook;
     ``nn.TransformerEncoder`` packs padded batches for that kernel unless it is told not to.
     """
-    layers = [m for m in net.modules() if isinstance(m, OnCrossbars)]
+    layers = [m for m in net.modules() if isinstance(m, (OnCrossbars, SampledModule))]
     encoders = [m for m in net.modules() if isinstance(m, nn.TransformerEncoder)]
     packs = [encoder.use_nested_tensor for encoder in encoders]
     hooks = [layer.register_forward_pre_hook(_look) for layer in layers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from neurosim.analog.sampled import SampledRow
 from neurosim.devices import Effect, Hardware
 
 
@@ -48,6 +49,14 @@ class DigitalRow:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What acts in the layers that a pattern of ``Hardware.layers`` names."""
+
+    pattern: str
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Tables for people (``str``) and programs (``to_dict``)."""
 
@@ -55,6 +64,8 @@ class Explanation:
     layers: tuple[LayerRow, ...]
     digital: tuple[DigitalRow, ...]
     effects: tuple[Effect, ...]
+    sampled: tuple[SampledRow, ...] = ()
+    variants: tuple[Variant, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain lists and dictionaries, ready for JSON."""
@@ -63,11 +74,18 @@ class Explanation:
             "layers": [asdict(row) for row in self.layers],
             "digital": [asdict(row) for row in self.digital],
             "effects": [asdict(row) for row in self.effects],
+            "sampled": [asdict(row) for row in self.sampled],
+            "variants": [asdict(row) for row in self.variants],
         }
 
     def __str__(self) -> str:
         parts = [f"On crossbars of {self.hardware!r}:", _layer_table(self.layers)]
         parts += ["", "Effects:", _effect_table(self.effects)]
+        for variant in self.variants:
+            changed = tuple(effect for effect in variant.effects if effect not in self.effects)
+            parts += ["", f"In layers {variant.pattern!r} instead:", _effect_table(changed)]
+        if self.sampled:
+            parts += ["", "Digital, different on each chip:", _sampled_table(self.sampled)]
         held = [row for row in self.digital if row.parameters]
         rest = [row for row in self.digital if not row.parameters]
         parts += ["", "Digital, with parameters of their own:", _names(held)]
@@ -124,7 +142,7 @@ def wires_in_words(hardware: Hardware) -> str:
 def _layer_table(rows: tuple[LayerRow, ...]) -> str:
     if not rows:
         return "  (nothing)"
-    cells = [("layer", "type", "weight", "tiles", "devices", "used")]
+    cells: list[tuple[str, ...]] = [("layer", "type", "weight", "tiles", "devices", "used")]
     for row in rows:
         shape = "x".join(str(n) for n in row.shape)
         used = f"{100 * row.utilisation:.1f} %" if not row.shares else f"those of {row.shares}"
@@ -143,9 +161,17 @@ def _layer_table(rows: tuple[LayerRow, ...]) -> str:
 
 
 def _effect_table(effects: tuple[Effect, ...]) -> str:
+    if not effects:
+        return "  (the same effects)"
     rows: list[tuple[str, ...]] = [("effect", "acts", "drawn", "size")]
     rows += [(e.name, "yes" if e.acts else "no", e.drawn, e.size) for e in effects]
     return aligned(rows)
+
+
+def _sampled_table(rows: tuple[SampledRow, ...]) -> str:
+    shapes = ["x".join(str(n) for n in row.shape) or "1" for row in rows]
+    cells = [(row.name, row.kind, shape, row.spread) for row, shape in zip(rows, shapes, strict=True)]
+    return aligned([("parameter", "of", "shape", "spread"), *cells])
 
 
 def _names(rows: list[DigitalRow]) -> str:

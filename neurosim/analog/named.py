@@ -63,7 +63,10 @@ def place_named(
         for key, full in wanted:
             _check(module, key, full)
         if wanted:
-            sites = {key: Site(name or "root", module, hardware, bench, cells) for key, _ in wanted}
+            sites = {
+                key: Site(name or "root", module, hardware.for_layer(name or "root"), bench, cells, hardware)
+                for key, _ in wanted
+            }
             mix(module, NamedOnCrossbars, "Named")
             object.__setattr__(module, "crossbars", {})
             object.__setattr__(module, "_sites", sites)

@@ -24,6 +24,7 @@ from neurosim.devices.hardware import (
 )
 from neurosim.devices.ideal import Ideal
 from neurosim.devices.pcm import Pcm
+from neurosim.devices.spread import Spread
 
 if TYPE_CHECKING:
     from neurosim.devices.converters import calibrate_range, quantise
@@ -54,6 +55,7 @@ __all__ = [
     "Mapped",
     "Pcm",
     "Source",
+    "Spread",
     "TileGrid",
     "Wires",
     "calibrate_range",

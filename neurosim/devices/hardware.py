@@ -6,25 +6,40 @@ to TOML unchanged.  Nothing here computes; nothing here imports torch.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.resources
 import json
 import os
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
 from neurosim.devices.device import Device, Frozen, Real, Whole
-from neurosim.devices.problems import problems, unknown_field
+from neurosim.devices.frozen import FrozenDict, frozen
+from neurosim.devices.problems import Problem, Several, problems, unknown_field
+from neurosim.devices.spread import Spread
 from neurosim.errors import UsageError, unknown
 
 MIN_BITS, MAX_BITS = 2, 16
+WHOLE = ("parameters", "layers")
+"""Tables whose keys are patterns with dots: taken as they are, never flattened."""
 
 
 class Array(Frozen):
@@ -163,6 +178,14 @@ class Source(Frozen):
 class Hardware(Frozen):
     """An analog chip.
 
+    Attributes:
+        parameters: pattern over parameter names, such as ``"*.norm*.weight"`` → how those parameters, which
+            no crossbar holds, differ from chip to chip; the last pattern that matches a name decides.
+        layers: pattern over layer names, such as ``"blocks.0.*"`` → changes to this hardware for those
+            layers; with a key ``preset`` they start from that preset instead.  See :meth:`for_layer`.
+
+    Patterns are those of a shell (:mod:`fnmatch`), upper and lower case apart.
+
     >>> chip = hardware("pcm-joshi-2020")
     >>> chip.device.kind, chip.array.rows, chip.adc.bits
     ('pcm', 256, 8)
@@ -179,6 +202,77 @@ class Hardware(Frozen):
     adc: Adc = Adc()
     wires: Wires = Wires()
     source: Source = Source()
+    parameters: dict[str, Spread] = FrozenDict()
+    layers: dict[str, dict[str, Any]] = FrozenDict()
+
+    @field_validator("parameters")
+    @classmethod
+    def _frozen_parameters(cls, value: dict[str, Spread]) -> dict[str, Spread]:
+        return FrozenDict(value)
+
+    @field_validator("layers")
+    @classmethod
+    def _checked_layers(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> Any:
+        """Each pattern's changes in one canonical form; every error of every pattern at once."""
+        if "device" not in info.data:  # that error is reported already, and nothing can be built without
+            return value
+        # what is wrong elsewhere is missing here: then the layers are checked on its default
+        parts = {name: part for name, part in info.data.items() if name not in WHOLE}
+        return _canonical_layers({name: _dumped(part) for name, part in parts.items()}, value)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Descriptions without patterns look, and digest, as they did before there were any."""
+        data: dict[str, Any] = handler(self)
+        return {name: part for name, part in data.items() if name not in WHOLE or part}
+
+    def for_layer(self, name: str) -> Hardware:
+        """The full hardware of one layer: this one, changed by every matching pattern in the order written.
+
+        A later pattern works on top of earlier ones; one with a ``preset`` starts afresh from it.  The result
+        has no ``layers`` and no ``parameters``.
+
+        Args:
+            name: dotted name of the layer, such as ``"blocks.0.fc1"``.
+
+        Raises:
+            UsageError: patterns that hold alone but not together on this layer.
+
+        >>> changes = {"blocks.*": {"array.rows": 64}, "head": {"preset": "pcm-joshi-2020"}}
+        >>> mixed = hardware("ideal", layers=changes)
+        >>> mixed.for_layer("blocks.0.fc1").array.rows, mixed.for_layer("head").device.kind
+        (64, 'pcm')
+        >>> mixed.for_layer("stem") == hardware("ideal")
+        True
+        """
+        if not self.layers and not self.parameters:
+            return self
+        found = _validated(_bare(self))
+        for pattern, changes in self.layers.items():
+            if not fnmatchcase(name, pattern):
+                continue
+            made, wrong = _layered(_bare(found), changes)
+            if made is None:
+                said = "; ".join(problem.sentence for problem in wrong)
+                raise UsageError(f"hardware of layer {name!r}, changed by layers.{pattern!r}: {said}")
+            found = made
+        return found
+
+    def variants(self) -> list[Hardware]:
+        """This hardware without patterns and that of each pattern in ``layers``, in the order written."""
+        return [_validated(_bare(self)), *(self.for_layer(pattern) for pattern in self.layers)]
+
+    def spread_of(self, parameter: str) -> Spread | None:
+        """How a parameter differs from chip to chip, by its full dotted name; None if no pattern matches.
+
+        >>> chip = hardware("ideal", parameters={"*.tau": {"relative_std": 0.1}})
+        >>> chip.spread_of("cell.tau").relative_std, chip.spread_of("cell.bias")
+        (0.1, None)
+        """
+        for pattern in reversed(self.parameters):
+            if fnmatchcase(parameter, pattern):
+                return self.parameters[pattern]
+        return None
 
     def with_(self, field: str, value: object) -> Hardware:
         """A copy with one field changed, fully checked.
@@ -221,7 +315,12 @@ class Hardware(Frozen):
         Name, description and source are left out: two descriptions with the same digest compute the
         same numbers, whatever they are called.
         """
-        content = self.model_dump(mode="json", exclude={"name", "description", "source"})
+        content = self.model_dump(mode="json", exclude={*_WORDS, *WHOLE})
+        # lists: the order of patterns acts, and sorted keys would hide it
+        if self.parameters:
+            content["parameters"] = [[k, spread.model_dump()] for k, spread in self.parameters.items()]
+        if self.layers:
+            content["layers"] = [[pattern, _acting(changes)] for pattern, changes in self.layers.items()]
         text = json.dumps(content, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -235,6 +334,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "source": Source,
 }
 """The tables of a description; that of the device has the fields of its kind."""
+
+_WORDS = ("name", "description", "source")  # say what a description is, and act on nothing
 
 
 def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: object) -> Hardware:
@@ -325,12 +426,111 @@ def _validated(data: dict[str, Any]) -> Hardware:
         raise UsageError("; ".join(problem.sentence for problem in problems(error, Hardware))) from error
 
 
+def _dumped(part: object) -> object:
+    return part.model_dump() if isinstance(part, BaseModel) else part
+
+
+def _bare(hardware: Hardware) -> dict[str, Any]:
+    return hardware.model_dump(exclude=set(WHOLE))
+
+
+def _acting(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of a layer as a digest needs them: what a preset holds counts, not what it is called."""
+    kept = {name: value for name, value in changes.items() if name not in _WORDS}
+    return {**kept, "preset": _preset(kept["preset"]).digest()} if "preset" in kept else kept
+
+
+def _canonical_layers(
+    base: dict[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> FrozenDict[str, dict[str, Any]]:
+    """The changes of every pattern as nested tables of checked values, in the order of the fields.
+
+    Each is checked on top of the base and of those earlier patterns that match all it matches (that is, match
+    its own text): ``"head"`` may rely on what ``"*"`` has changed.
+
+    Raises:
+        Several: what is wrong, with paths from the root.
+    """
+    found: list[Problem] = []
+    canonical: dict[str, dict[str, Any]] = {}
+    made: dict[str, Hardware] = {}
+    for pattern, changes in layers.items():
+        below = copy.deepcopy(base)
+        for earlier in made:
+            if fnmatchcase(pattern, earlier):
+                below = _bare(_layered(below, canonical[earlier])[0] or made[earlier])
+        result, wrong = _layered(below, changes)
+        found += [
+            Problem(("layers", pattern, *problem.path), f"layers.{pattern!r}: {problem.sentence}")
+            for problem in wrong
+        ]
+        if result is not None:
+            made[pattern] = result
+            canonical[pattern] = _canonical(changes, result)
+    if found:
+        raise Several(found)
+    return FrozenDict(canonical)
+
+
+def _layered(data: dict[str, Any], changes: Mapping[str, Any]) -> tuple[Hardware | None, list[Problem]]:
+    """The hardware of a layer, from a dumped description and changes; or None, and all that is wrong."""
+    preset = changes.get("preset")
+    if preset is not None:
+        if preset not in hardware_names():
+            return None, [Problem(("preset",), str(unknown("preset", str(preset), _presets())))]
+        data = _bare(_preset(preset))
+    data = copy.deepcopy(data)
+    wrong: list[Problem] = []
+    for field, value in _layer_changes(changes):
+        try:
+            _set_in_layer(data, field, value)
+        except UsageError as error:
+            wrong.append(Problem(tuple(field.split(".")), str(error)))
+    try:
+        made = Hardware.model_validate(data)
+    except ValidationError as error:
+        return None, [*wrong, *problems(error, Hardware)]
+    return (None if wrong else made), wrong
+
+
+def _layer_changes(changes: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Changes of one layer by dotted name, the kind of device first, without the preset and empty tables."""
+    flat = [(field, value) for field, value in _flat(changes) if field != "preset" and value != {}]
+    return sorted(flat, key=lambda change: change[0] != "device.kind")
+
+
+def _set_in_layer(data: dict[str, Any], field: str, value: object) -> None:
+    table = field.partition(".")[0]
+    if table in WHOLE:
+        raise UsageError(f"expected changes of a layer's hardware; {table!r} belongs outside of layers")
+    if value is None and not field.endswith(".bits"):
+        raise UsageError(f"expected a value; got {field}=None")
+    known = [*(name for name in _field_names(data["device"]["kind"]) if name not in WHOLE), "preset"]
+    if field != "device.kind" and field not in known:
+        raise UsageError(unknown_field(field, known))
+    _set(data, field, value)
+
+
+def _canonical(changes: Mapping[str, Any], made: Hardware) -> dict[str, Any]:
+    """The changes as nested tables, each value as the checked hardware holds it."""
+    fields = {field for field, _ in _layer_changes(changes)}
+    nested: dict[str, Any] = {"preset": changes["preset"]} if changes.get("preset") is not None else {}
+    for table, content in made.model_dump(mode="json").items():
+        if not isinstance(content, dict):
+            nested |= {table: content} if table in fields else {}
+            continue
+        inner = {name: value for name, value in content.items() if f"{table}.{name}" in fields}
+        if inner:  # TOML has no null
+            nested[table] = {name: "ideal" if value is None else value for name, value in inner.items()}
+    return dict(frozen(nested))
+
+
 def _flat(changes: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Changes by dotted name; tables given as mappings or models become their fields."""
     for name, value in changes.items():
         if isinstance(value, BaseModel):
             value = value.model_dump()
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and (prefix or name not in WHOLE):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

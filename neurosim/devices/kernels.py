@@ -151,15 +151,30 @@ _TASK = 64  # groups of 64 devices a task
 
 
 @kernel
-def _program_group(target, g, nu, n, m, inv_max, tiny, c0, c1, c2, mean, std, scale):  # type: ignore[no-untyped-def]
+def _conductance_group(target, g, n, inv_max, c0, c1, c2):  # type: ignore[no-untyped-def]
     for e in range(target.size):
         x = target[e] * inv_max
         sigma = max((c2 * x + c1) * x + c0, _ZERO)
         g[e] = max(target[e] + sigma * n[e], _ZERO)
-        log_x = log32(max(x, tiny))
-        mu = min(max(mean[0] * log_x + mean[1], mean[2]), mean[3])
-        sd = min(max(std[0] * log_x + std[1], std[2]), std[3])
+
+
+@kernel
+def _exponent_group(target, nu, m, inv_max, tiny, a, b, low, high, c, d, least, most, scale):  # type: ignore[no-untyped-def]
+    for e in range(target.size):
+        log_x = log32(max(target[e] * inv_max, tiny))
+        mu = min(max(a * log_x + b, low), high)
+        sd = min(max(c * log_x + d, least), most)
         nu[e] = abs(mu + sd * m[e]) * scale
+
+
+@njit(inline="always")
+def _program_group(target, g, nu, n, m, inv_max, tiny, c0, c1, c2, mean, std, scale):  # type: ignore[no-untyped-def]
+    # two loops of three arrays each: with more LLVM gives up proving them apart, and takes one at a time
+    _conductance_group(target, g, n, inv_max, c0, c1, c2)
+    _exponent_group(
+        target, nu, m, inv_max, tiny, mean[0], mean[1], mean[2], mean[3], std[0], std[1], std[2], std[3],
+        scale,
+    )  # fmt: skip
 
 
 @parallel_kernel
@@ -188,6 +203,48 @@ def program_pcm(  # type: ignore[no-untyped-def]
             _program_group(
                 target[a:b], row_g[a:b], row_nu[a:b], n, m, inv_max, tiny, c0, c1, c2, mean, std, scale
             )
+
+
+@parallel_kernel
+def program_pcm_pair(  # type: ignore[no-untyped-def]
+    x, g, nu, fresh, chips, keys, low, span, inv_max, tiny, c0, c1, c2, mean, std, scale
+):
+    """``Pcm.program`` of both legs on many chips, straight from fractions of full conductance.
+
+    x is (devices,), −1 to 1; g and nu are (2, chips, devices), siemens; ``fresh`` receives
+    (g+ − g−)/span, (chips, devices); ``keys`` those of :func:`program_pcm` of one leg, then of the other;
+    ``low`` is the smallest conductance.
+    """
+    count = x.size
+    groups = (count + 63) // 64
+    tasks = (groups + _TASK - 1) // _TASK
+    inv_span = _ONE / span
+    for task in prange(len(chips) * tasks):
+        k = task // tasks
+        chip = np.uint32(chips[k])
+        n, m, target = np.empty(64, np.float32), np.empty(64, np.float32), np.empty(64, np.float32)
+        first = (task % tasks) * _TASK
+        for group in range(first, min(first + _TASK, groups)):
+            a = group * 64
+            b = min(a + 64, count)
+            for leg in range(2):
+                sign = _ONE if leg == 0 else -_ONE
+                line = x[a:b]
+                for e in range(b - a):
+                    target[e] = low + span * max(sign * line[e], _ZERO)
+                _group(n, group, chip, keys[4 * leg], keys[4 * leg + 1])
+                _group(m, group, chip, keys[4 * leg + 2], keys[4 * leg + 3])
+                _program_group(
+                    target[0 : b - a], g[leg, k][a:b], nu[leg, k][a:b], n, m, inv_max, tiny, c0, c1, c2, mean,
+                    std, scale,
+                )  # fmt: skip
+            _subtract(g[0, k][a:b], g[1, k][a:b], fresh[k][a:b], inv_span)
+
+
+@kernel
+def _subtract(plus, minus, out, scale):  # type: ignore[no-untyped-def]
+    for e in range(plus.size):
+        out[e] = (plus[e] - minus[e]) * scale
 
 
 @kernel
@@ -220,3 +277,35 @@ def age_pcm(  # type: ignore[no-untyped-def]
                 row_g[a:b], row_nu[a:b], row_out[a:b], n, log_time, growth, inv_max, tiny,
                 coefficient, power, largest,
             )  # fmt: skip
+
+
+@parallel_kernel
+def age_pcm_pair(  # type: ignore[no-untyped-def]
+    g, nu, out, chips, keys, inv_span, log_time, growth, inv_max, tiny, coefficient, power, largest
+):
+    """``Pcm.age`` of both legs on many chips, and what is left of them: (g+ − g−)/span, (chips, devices).
+
+    g and nu are (2, chips, devices), siemens; ``keys`` of the read noise of one leg, then of the other.
+    """
+    count = g.shape[2]
+    groups = (count + 63) // 64
+    tasks = (groups + _TASK - 1) // _TASK
+    for task in prange(len(chips) * tasks):
+        k = task // tasks
+        chip = np.uint32(chips[k])
+        n, plus, minus = np.empty(64, np.float32), np.empty(64, np.float32), np.empty(64, np.float32)
+        first = (task % tasks) * _TASK
+        for group in range(first, min(first + _TASK, groups)):
+            a = group * 64
+            b = min(a + 64, count)
+            _group(n, group, chip, keys[0], keys[1])
+            _age_group(
+                g[0, k][a:b], nu[0, k][a:b], plus, n, log_time, growth, inv_max, tiny, coefficient, power,
+                largest,
+            )  # fmt: skip
+            _group(n, group, chip, keys[2], keys[3])
+            _age_group(
+                g[1, k][a:b], nu[1, k][a:b], minus, n, log_time, growth, inv_max, tiny, coefficient, power,
+                largest,
+            )  # fmt: skip
+            _subtract(plus[0 : b - a], minus[0 : b - a], out[k][a:b], inv_span)

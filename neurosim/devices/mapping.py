@@ -53,6 +53,22 @@ def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer"
     >>> (pair.g_plus * 1e6).tolist(), (pair.g_minus * 1e6).tolist(), pair.scale.item()
     ([[25.0, 0.0]], [[0.0, 12.5]], 1.0)
     """
+    x, scale = to_fractions(weight, scaling)
+    span = device.g_max_siemens - device.g_min_siemens
+    zero = x.new_zeros(())
+    # torch.maximum and not clamp: at a tie it shares the gradient, clamp would give both legs all of it
+    plus, minus = torch.maximum(x, zero), torch.maximum(-x, zero)
+    return Mapped(device.g_min_siemens + span * plus, device.g_min_siemens + span * minus, scale)
+
+
+def to_fractions(weight: Tensor, scaling: Literal["per-layer", "per-column"]) -> tuple[Tensor, Tensor]:
+    """Weights as fractions of full conductance, −1 to 1, and the scale that leads back.
+
+    Arguments, scale and errors are those of :func:`to_conductances`.
+
+    >>> to_fractions(torch.tensor([[1.0, -0.5]]), "per-layer")
+    (tensor([[ 1.0000, -0.5000]]), tensor(1.))
+    """
     _check(weight, scaling)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     scale = _scale(weight.detach(), scaling)
@@ -61,12 +77,7 @@ def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer"
             f"expected finite weights of at most {LARGEST_WEIGHT:g}; got NaN, infinity or a larger one in a "
             f"weight of shape {_show(weight)}"
         )
-    span = device.g_max_siemens - device.g_min_siemens
-    x = weight / scale
-    zero = x.new_zeros(())
-    # torch.maximum and not clamp: at a tie it shares the gradient, clamp would give both legs all of it
-    plus, minus = torch.maximum(x, zero), torch.maximum(-x, zero)
-    return Mapped(device.g_min_siemens + span * plus, device.g_min_siemens + span * minus, scale)
+    return weight / scale, scale
 
 
 def to_weights(g_plus: Tensor, g_minus: Tensor, scale: Tensor, device: Device) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -132,18 +132,10 @@ class Pcm(Device):
         target = g_target_siemens.contiguous().reshape(-1)
         g = torch.empty(len(draws.chips), target.numel())
         nu = torch.empty_like(g)
-        scale = self.programming_scale * self.g_max_siemens / self.reference_g_max_siemens
-        c0, c1, c2 = (np.float32(c * scale) for c in self.programming_siemens)
-        drift = {
-            name: np.array([getattr(self, f"drift_{name}_{part}") for part in _CLIPPED_LINE], np.float32)
-            for name in ("mean", "std")
-        }
         follow_torch_threads()
         program_pcm(
             target.numpy(), g.numpy(), nu.numpy(), np.array(draws.chips, np.int64),
-            draws.keys("programming", "drift"), np.float32(1 / self.g_max_siemens),
-            np.float32(_SMALLEST_FRACTION), c0, c1, c2, drift["mean"], drift["std"],
-            np.float32(self.drift_scale),
+            draws.keys("programming", "drift"), *self.programming_constants(),
         )  # fmt: skip
         shape = (len(draws.chips), *g_target_siemens.shape)
         return {"g_siemens": g.reshape(shape), "drift_exponent": nu.reshape(shape)}
@@ -163,11 +155,37 @@ class Pcm(Device):
         age_pcm(
             flat.numpy(), nu.contiguous().reshape(chips, -1).numpy(), out.numpy(),
             np.array(draws.chips, np.int64), draws.keys(f"read-noise@{time_s!r}"),
-            np.float32(self.log_time(time_s)), np.float32(self.read_growth(time_s)),
-            np.float32(1 / self.g_max_siemens), np.float32(_SMALLEST_FRACTION),
-            np.float32(self.read_coefficient), np.float32(self.read_power), np.float32(self.read_max),
+            *self.ageing_constants(time_s),
         )  # fmt: skip
         return out.reshape(g.shape)
+
+    def programming_constants(self) -> tuple[Any, ...]:
+        """What the programming kernels take after their arrays."""
+        import numpy as np
+
+        scale = self.programming_scale * self.g_max_siemens / self.reference_g_max_siemens
+        moments = (
+            np.array([getattr(self, f"drift_{name}_{part}") for part in _CLIPPED_LINE], np.float32)
+            for name in ("mean", "std")
+        )
+        polynomial = (np.float32(c * scale) for c in self.programming_siemens)
+        most, least = np.float32(1 / self.g_max_siemens), np.float32(_SMALLEST_FRACTION)
+        return most, least, *polynomial, *moments, np.float32(self.drift_scale)
+
+    def ageing_constants(self, time_s: float) -> tuple[Any, ...]:
+        """What the ageing kernels take after their arrays."""
+        import numpy as np
+
+        numbers = (
+            self.log_time(time_s),
+            self.read_growth(time_s),
+            1 / self.g_max_siemens,
+            _SMALLEST_FRACTION,
+            self.read_coefficient,
+            self.read_power,
+            self.read_max,
+        )
+        return tuple(np.float32(number) for number in numbers)
 
     def programming_std(self, g_target_siemens: Tensor) -> Tensor:
         """σ_p in siemens, same shape as its argument; never negative."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,9 +28,21 @@ class Problem:
     sentence: str
 
 
+class Several(ValueError):
+    """Raised by a validator that found several things wrong; their paths begin at the root."""
+
+    def __init__(self, found: list[Problem]) -> None:
+        super().__init__("; ".join(problem.sentence for problem in found))
+        self.found = found
+
+
 def problems(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
     """Every error of a failed validation of ``root``, in pydantic's order."""
-    return [_problem(dict(detail), root) for detail in error.errors(include_url=False)]
+    found: list[Problem] = []
+    for detail in error.errors(include_url=False):
+        cause = detail.get("ctx", {}).get("error")
+        found += cause.found if isinstance(cause, Several) else [_problem(dict(detail), root)]
+    return found
 
 
 def unknown_field(path: str, known: Iterable[str]) -> str:
@@ -57,20 +69,26 @@ def _resolve(
     """The field path a user wrote, and the model that owns its last name.
 
     Pydantic puts the tag of a discriminated union into the location; users never wrote that step.
+    Below a table of free names, the next step is such a name.
     """
     path: list[str] = []
     owner: type[BaseModel] | None = root
     inner: tuple[type[BaseModel], ...] = (root,)
-    tagged = False
+    tagged = free = False
     for part in loc:
         if tagged:
             inner = tuple(model for model in inner if model.model_fields["kind"].default == part)
             tagged = False
             continue
+        if free:
+            path.append(str(part))
+            owner, free = None, False
+            continue
         owner = inner[0] if inner else None
         path.append(str(part))
         field = owner.model_fields.get(str(part)) if owner else None
         inner = tuple(_models_in(field.annotation)) if field else ()
+        free = field is not None and get_origin(field.annotation) is dict
         tagged = len(inner) > 1
     return tuple(path), owner
 

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neurosim.evaluation.blocks import one_thread
     from neurosim.evaluation.durations import format_duration, format_durations, parse_duration, parse_times
     from neurosim.evaluation.ledger import Ledger, Row
     from neurosim.evaluation.montecarlo import digital_accuracy, evaluate
@@ -24,6 +25,7 @@ _HOME = {
     "evaluate": "montecarlo",
     "format_duration": "durations",
     "format_durations": "durations",
+    "one_thread": "blocks",
     "parse_duration": "durations",
     "parse_times": "durations",
     "summarise": "statistics",
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "format_duration",
     "format_durations",
+    "one_thread",
     "parse_duration",
     "parse_times",
     "summarise",

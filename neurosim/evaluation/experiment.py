@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from neurosim.evaluation.passes import Passes
 from neurosim.storage import sha256_tensors
 
 _KNOWN = ("builtins", "neurosim", "torch")
+_BESIDE = ("hardware_name", "torch", "threads")
 
 
 def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, Any]]:
@@ -27,11 +29,8 @@ def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, A
     processor and neurosim's version.  The description adds what should not decide them: torch's version and
     its number of threads.
     """
-    tensors = dict([*net.named_parameters(), *net.named_buffers()])
     decides = {
-        "network": sha256_tensors(tensors, {"structure": _structure(net)}),
-        "hardware": net.hardware.digest(),
-        "calibration": sha256_tensors(net.calibration_state()),
+        **_network(net),
         "data": data.digest(),
         "samples": data.samples,
         "batch_size": data.batch_size,
@@ -39,13 +38,41 @@ def experiment(net: Deployed, data: Passes, seed: int) -> tuple[str, dict[str, A
         "processor": data.device.type,
         "neurosim": __version__,
     }
-    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     beside = {
         "hardware_name": net.hardware.name,
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
     }
-    return key, {**decides, **beside}
+    return key_of(decides), {**decides, **beside}
+
+
+def key_of(description: Mapping[str, Any]) -> str:
+    """The key that belongs to a description, whatever a file says."""
+    decides = {name: value for name, value in description.items() if name not in _BESIDE}
+    return _sha256(decides)
+
+
+def network_digest(net: Deployed) -> str:
+    """SHA-256 over the network, its hardware and its converters' ranges: what a worker is given."""
+    return _sha256(_network(net))
+
+
+def weights_digest(net: Deployed) -> str:
+    """SHA-256 over the network alone, as in the description of an evaluation under ``network``."""
+    tensors = dict([*net.named_parameters(), *net.named_buffers()])
+    return sha256_tensors(tensors, {"structure": _structure(net)})
+
+
+def _network(net: Deployed) -> dict[str, str]:
+    return {
+        "network": weights_digest(net),
+        "hardware": net.hardware.digest(),
+        "calibration": sha256_tensors(net.calibration_state()),
+    }
+
+
+def _sha256(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _structure(net: nn.Module) -> str:

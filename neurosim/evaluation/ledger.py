@@ -161,16 +161,19 @@ class Ledger:
             described[key] = description
         return described
 
-    def merge(self, other: str | Path) -> int:
-        """Copy the rows of another ledger into this one, all or none; how many were new.
+    def merge(self, *others: str | Path) -> int:
+        """Copy the rows of other ledgers into this one, all or none; how many were new.
 
-        The order of merging does not matter.  Raises :class:`UsageError` if a row is in both and differs.
+        The order of merging does not matter.  Raises :class:`UsageError` if a row is in two and differs.
         """
-        with Ledger(other, read_only=True) as source, self._transaction():
+        with self._transaction():
+            return sum(map(self._merge, others))
+
+    def _merge(self, other: str | Path) -> int:
+        with Ledger(other, read_only=True) as source:
             for key, description in source.experiments().items():
                 self.describe(key, description)
-            keys = source.keys()
-            return sum(self.add(key, source.rows(key)) for key in keys)
+            return sum(self.add(key, source.rows(key)) for key in source.keys())  # noqa: SIM118
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

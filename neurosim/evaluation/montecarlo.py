@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from neurosim.analog import Deployed, Lot
-from neurosim.errors import RunError, UsageError
-from neurosim.evaluation.durations import format_duration
+from neurosim.errors import UsageError
+from neurosim.evaluation.blocks import (
+    block_size,
+    checked,
+    device_of,
+    evaluation_mode,
+    one_thread,
+    score,
+    tasks,
+    workers_block_size,
+)
+from neurosim.evaluation.engines import engine_of
 from neurosim.evaluation.experiment import experiment
 from neurosim.evaluation.ledger import Ledger, Row
 from neurosim.evaluation.passes import Loader, Passes
+from neurosim.evaluation.recipe import Engine, InThisProcess, Job
+from neurosim.evaluation.store import Store
 from neurosim.evaluation.table import Table
 
 Progress = Callable[[int, int], None]
@@ -34,6 +45,8 @@ def evaluate(
     ledger: Ledger | str | Path | None = None,
     calibration: Tensor | None = None,
     progress: Progress | None = None,
+    workers: int | None = None,
+    engine: str | Engine | None = None,
 ) -> Table:
     """Accuracy and loss of a deployed network on every chip at every age.
 
@@ -50,11 +63,19 @@ def evaluate(
     is not calibrated yet.  With a ``ledger`` (or the path of one) finished blocks are kept as they come and
     never computed again.  ``progress`` is called with the rows done and the rows in all.
 
+    ``workers`` None computes in this process, with all of torch's threads.  A number computes with one thread
+    a worker, and gives the same numbers to the last bit whatever it is: 1 in this process, more in as many
+    processes of this machine, which take blocks of chips and share one copy of the data (kept in memory; the
+    loader is then read once).  A worker that dies is replaced and its chips are tried again, three times in
+    all.  What is promised to be equal are equal numbers of threads: a matrix product may be rounded otherwise
+    with two.  ``engine="ray"`` has Ray run the workers, on this machine or on the cluster of ``RAY_ADDRESS``.
+
     Returns columns chip, time_s, accuracy, loss, samples; ordered by chip, then time.
 
     Raises :class:`UsageError` for a network that is not deployed, chips or times that are empty, repeated or
-    out of range, and data that is empty, of a wrong shape, or not the same each time, and
-    :class:`RunError` if a chip's outputs are not finite or the ledger cannot be used.
+    out of range, data that is empty, of a wrong shape, or not the same each time, and for a network that
+    cannot be sent to workers; and :class:`RunError` if a chip's outputs are not finite, the ledger cannot be
+    used, or a chip killed three workers.
 
     >>> import neurosim as ns
     >>> net = ns.deploy(torch.nn.Linear(4, 3), ns.hardware("ideal"))
@@ -68,8 +89,13 @@ def evaluate(
             "use deploy(model, hardware)"
         )
     numbers, ages = _chips(chips), _times(times_s)
-    data = Passes(loader, _device(net))
-    with _evaluation_mode(net), contextlib.ExitStack() as stack:
+    compute = engine_of(engine, workers)
+    with evaluation_mode(net), contextlib.ExitStack() as stack:
+        data, store = Passes(loader, device_of(net)), None
+        if compute is not None:
+            stack.enter_context(one_thread())
+            store = stack.enter_context(Store(data.batches()))
+            data = Passes(store, data.device)
         if calibration is not None and not net.calibrated:
             net.calibrate(calibration)
         if isinstance(ledger, str | Path):
@@ -81,12 +107,23 @@ def evaluate(
             rows = [row for row in ledger.rows(key) if row.chip in set(numbers) and row.time_s in set(ages)]
         report = progress or (lambda done, total: None)
         report(len(rows), len(numbers) * len(ages))
-        for new in _missing(net, data, Lot(net.hardware, seed=seed), numbers, ages, rows):
+        job = Job(net, data, Lot(net.hardware, seed=seed), store)
+        for new in stack.enter_context(contextlib.closing(_missing(job, compute, numbers, ages, rows))):
             if ledger is not None:
                 ledger.add(key, new)
             rows += new
             report(len(rows), len(numbers) * len(ages))
     return Table.from_rows(sorted(rows), Row._fields)
+
+
+def _missing(
+    job: Job, compute: Engine | None, numbers: Sequence[int], ages: Sequence[float], rows: Sequence[Row]
+) -> Generator[list[Row]]:
+    """Compute what ``rows`` lacks."""
+    have = {(row.chip, row.time_s) for row in rows}
+    if len(have) < len(numbers) * len(ages):
+        size = (block_size if compute is None else workers_block_size)(job.net, job.data)
+        yield from (compute or InThisProcess()).run(job, tasks(numbers, ages, have, size))
 
 
 def digital_accuracy(net: nn.Module, loader: Loader) -> float:
@@ -97,84 +134,10 @@ def digital_accuracy(net: nn.Module, loader: Loader) -> float:
     >>> digital_accuracy(nn.Identity(), [(torch.eye(2), torch.tensor([0, 0]))])
     0.5
     """
-    data = Passes(loader, _device(net))
-    with _evaluation_mode(net):
-        scores = [_score(_checked(net(x)[None], 1, y), y)[0] for x, y in data.batches()]
-    return sum(score.correct for score in scores) / data.samples
-
-
-class _Score(NamedTuple):
-    correct: int
-    loss: float  # summed over the batch
-
-
-def _missing(
-    net: Deployed, data: Passes, lot: Lot, numbers: Sequence[int], ages: Sequence[float], rows: Sequence[Row]
-) -> Iterator[list[Row]]:
-    """Compute what ``rows`` lacks: a block of chips, programmed once, at one age after the other."""
-    have = {(row.chip, row.time_s) for row in rows}
-    lacking = {chip: tuple(age for age in ages if (chip, age) not in have) for chip in numbers}
-    if not any(lacking.values()):
-        return
-    size = max(1, net.chip_block(data.first()))
-    for start in range(0, len(numbers), size):
-        block = numbers[start : start + size]
-        # whole blocks, unless an earlier evaluation of other chips or ages had some of them
-        for todo in dict.fromkeys(lacking[chip] for chip in block):
-            if todo:
-                yield from _aged(net, data, lot, [chip for chip in block if lacking[chip] == todo], todo)
-
-
-def _aged(
-    net: Deployed, data: Passes, lot: Lot, block: list[int], ages: Sequence[float]
-) -> Iterator[list[Row]]:
-    with net.on(lot[block], ages[0]) as on:
-        for number, age in enumerate(ages):
-            if number:
-                on.age(age)
-            yield _rows(on, data, block, age)
-
-
-def _rows(on: Callable[[Tensor], Tensor], data: Passes, block: Sequence[int], age: float) -> list[Row]:
-    """All data through one block of chips at one age."""
-    batches = [_score(_checked(on(x), len(block), y), y) for x, y in data.batches()]
-    samples, rows = data.samples, []
-    for chip, scores in zip(block, zip(*batches, strict=True), strict=True):
-        loss = math.fsum(score.loss for score in scores) / samples
-        if not math.isfinite(loss):
-            raise RunError(
-                f"chip {chip} at {format_duration(age)} gave outputs that are not finite: "
-                "check the network's weights and the data's range"
-            )
-        rows.append(Row(chip, age, sum(score.correct for score in scores) / samples, loss, samples))
-    return rows
-
-
-def _score(logits: Tensor, targets: Tensor) -> list[_Score]:
-    """Each chip's score on one batch; logits (chips, batch, classes), targets (batch,).
-
-    Chip by chip, so that no sum depends on how many chips there are; ``fsum`` rounds once.
-    """
-    scores = []
-    for chip in logits:
-        exact = chip.double()
-        losses = exact.logsumexp(1) - exact.gather(1, targets[:, None])[:, 0]  # never below 0
-        scores.append(_Score(int((chip.argmax(1) == targets).sum()), math.fsum(losses.tolist())))
-    return scores
-
-
-def _checked(logits: Tensor, chips: int, targets: Tensor) -> Tensor:
-    if logits.ndim != 3 or logits.shape[:2] != (chips, len(targets)) or logits.shape[2] < 2:
-        raise UsageError(
-            f"the network's outputs have the shape {tuple(logits.shape[1:])} for {len(targets)} samples: "
-            f"expected ({len(targets)}, classes), one score for each of two or more classes"
-        )
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= logits.shape[2]:
-        raise UsageError(
-            f"the target {low if low < 0 else high} is no class: the network has 0 ... {logits.shape[2] - 1}"
-        )
-    return logits
+    data = Passes(loader, device_of(net))
+    with evaluation_mode(net):
+        scores = [score(checked(net(x)[None], 1, y), y)[0] for x, y in data.batches()]
+    return sum(each.correct for each in scores) / data.samples
 
 
 def _chips(chips: object) -> list[int]:
@@ -210,24 +173,3 @@ def _unique(values: list[Number], kind: str) -> list[Number]:
         if value == following:
             raise UsageError(f"the {kind} {value!r} is given twice")
     return ordered
-
-
-def _device(net: nn.Module) -> torch.device:
-    tensors = [*net.parameters(), *net.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
-
-
-@contextlib.contextmanager
-def _evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """No gradients, every module in eval mode; each as it was afterwards.
-
-    Not ``inference_mode``: what a layer keeps from here may meet autograd later.
-    """
-    training = [(module, module.training) for module in net.modules()]
-    try:
-        net.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, was in training:
-            module.training = was

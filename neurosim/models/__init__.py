@@ -11,8 +11,11 @@ torch.Size([2, 10])
 Every network begins with :class:`neurosim.models.normalise.Normalise`, so it reads inputs in [0, 1],
 (batch, channels, height, width), and returns logits (batch, classes).  Axis 0 is an ordinary batch
 everywhere, and every activation is its own ``nn.ReLU`` module.
+
+A network that is not of the zoo is an :class:`OwnModel`; :func:`own_model` imports one by its name.
 """
 
 from neurosim.models.catalogue import ModelInfo, create, info, names
+from neurosim.models.own import OwnModel, is_own, own_model
 
-__all__ = ["ModelInfo", "create", "info", "names"]
+__all__ = ["ModelInfo", "OwnModel", "create", "info", "is_own", "names", "own_model"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +132,10 @@ def create(
     for option in overrides:
         if option not in options:
             raise errors.unknown(f"option of model {name!r}:", option, options)
-    return _seeded(build, seed, {**given, **row.fixed, **overrides})
+    return seeded(build, seed, {**given, **row.fixed, **overrides})
 
 
-def _seeded(build: type[nn.Module], seed: int, arguments: dict[str, Any]) -> nn.Module:
+def seeded(build: Callable[..., nn.Module], seed: int, arguments: Mapping[str, Any]) -> nn.Module:
     """Construct under a forked CPU generator; CUDA generators are not touched either."""
     import torch
 

@@ -77,7 +77,8 @@ class ThroughChips:
         self._chips = chips_per_batch
         if chips_per_batch > 1:
             self._net.share_batches()
-        self._solve_every = hardware.wires.reuse_steps if hardware.wires.act else 1
+        wired = any(variant.wires.act for variant in hardware.variants())
+        self._solve_every = hardware.wires.reuse_steps if wired else 1
         if self._solve_every > 1:
             self._net.reuse_wires()
 

@@ -290,7 +290,7 @@ def test_explain_names_every_module_and_shows_what_acts() -> None:
     biases = 4 + 8  # digital in this preset
     assert on_chips + biases + sum(row.parameters for row in table.digital) == everything
     text = str(table)
-    for word in ("4.0", "Conv2d", "4x1x3x3", "Embedding, 15 parameters", "global drift compensation"):
+    for word in ("4.0", "Conv2d", "4x1x3x3", "EmbeddingBag, 15 parameters", "global drift compensation"):
         assert word in text
     assert table.to_dict()["layers"][0]["tiles"] == 1  # type: ignore[index]
     assert "(nothing)" in str(deploy(nn.ReLU(), ns.hardware("ideal")).explain())

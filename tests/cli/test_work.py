@@ -72,12 +72,12 @@ def test_evaluate_writes_table_picture_and_ledger(neurosim, runs):
 
 
 def test_the_ledger_is_used_and_believed_only_if_it_is_the_same_experiment(neurosim, runs, monkeypatch):
-    from neurosim.evaluation import montecarlo
+    from neurosim.evaluation import blocks
 
     first = neurosim("evaluate", runs["a"], *FAST, "--json").json
     computed = []
-    real = montecarlo._rows
-    monkeypatch.setattr(montecarlo, "_rows", lambda *a, **k: computed.append(a) or real(*a, **k))
+    real = blocks._rows
+    monkeypatch.setattr(blocks, "_rows", lambda *a, **k: computed.append(a) or real(*a, **k))
     assert neurosim("evaluate", runs["a"], *FAST, "--resume", "--json").json["networks"] == first["networks"]
     assert computed == []
     assert (

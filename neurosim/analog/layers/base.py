@@ -25,6 +25,7 @@ class Site:
         hardware: of this layer.
         bench: of the network.
         cells: of parameters placed so far, by identity: layers that share a parameter share its devices.
+        whole: the hardware of the network.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Site:
     hardware: Hardware
     bench: Bench
     cells: dict[int, Cells]
+    whole: Hardware
 
     def crossbar(
         self,
@@ -67,6 +69,7 @@ class Site:
             cells=cells,
             bias=Cells(f"{self.name}.{bias}{suffix}", self.hardware, "per-layer", readers=1),
             outputs=outputs,
+            bias_spread=self.whole.spread_of(f"{self.name}.{bias}"),
         )
 
     def _cells(self, key: str, weight: Tensor) -> Cells:

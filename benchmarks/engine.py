@@ -11,7 +11,10 @@ Where aihwkit can be imported, the same evaluation through its torch tile runs i
 (program_analog_weights, drift_analog_weights, forward); its compiled tile needs one exact torch version
 and is left out.
 
-    python benchmarks/chips.py [--network mlp|cnn|all] [--chips 1,10,100] [--repeats 5] [--threads 2]
+    python benchmarks/engine.py [--network mlp|mlp-1000|cnn|resnet18|vit-tiny|all] [--chips 1,10]
+                                [--repeats 5] [--threads 2] [--profile]
+
+``--chips 1,10,100,1000`` makes the table of time and peak memory against chips.
 """
 
 from __future__ import annotations
@@ -22,30 +25,21 @@ import resource
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 
 import torch
+from networks import ROWS, network
 
 import neurosim as ns
-from neurosim import models
 
 
-def networks(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
-    """The network and its shared batch of inputs."""
-    generator = torch.Generator().manual_seed(0)
-    if name == "mlp":
-        net = models.create("mlp", num_classes=10, in_chans=1, image_size=28, hidden=(512, 512))
-        return net, torch.rand(10_000, 1, 28, 28, generator=generator)
-    net = models.create("cnn", num_classes=10, in_chans=1, image_size=28)
-    return net.to(memory_format=torch.channels_last), torch.rand(2_000, 1, 28, 28, generator=generator)
-
-
-def seconds(work) -> float:  # type: ignore[no-untyped-def]
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def aihwkit_chip(plain: torch.nn.Module, x: torch.Tensor):  # type: ignore[no-untyped-def]
+def aihwkit_chip(plain: torch.nn.Module, x: torch.Tensor) -> Callable[[], None] | None:
     """One chip of aihwkit's torch tile with the same settings, as a callable; None without aihwkit."""
     try:
         with warnings.catch_warnings():
@@ -61,28 +55,27 @@ def aihwkit_chip(plain: torch.nn.Module, x: torch.Tensor):  # type: ignore[no-un
     config.forward.out_noise = 0.04
     config.noise_model = PCMLikeNoiseModel(g_max=25.0)
     config.drift_compensation = GlobalDriftCompensation()
-    network = convert_to_analog(copy.deepcopy(plain), config).eval()
+    analog = convert_to_analog(copy.deepcopy(plain), config).eval()
 
     def chip() -> None:
         with torch.no_grad():
-            network.program_analog_weights()
-            network.drift_analog_weights(3600.0)
-            network(x)
+            analog.program_analog_weights()
+            analog.drift_analog_weights(3600.0)
+            analog(x)
 
     return chip
 
 
 @torch.no_grad()
 def measure(name: str, counts: list[int], repeats: int) -> None:
-    plain, x = networks(name)
-    plain.eval()
+    plain, x = network(name)
     hw = ns.hardware("pcm-aihwkit-default")
-    net = ns.deploy(plain, hw, calibration=x[:500])
+    net = ns.deploy(plain, hw, calibration=x[:100])
     net.eval()
     lot = ns.Lot(hw)
     block = net.chip_block(x)
     with net.on(lot[0]) as chips:
-        step = chips._samples_per_piece(x)
+        step = chips.samples_per_piece(x)
     peer = aihwkit_chip(plain, x)
 
     def evaluate(count: int) -> None:
@@ -90,8 +83,8 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
             with net.on(lot[start : min(start + block, count)], time_s=3600.0) as chips:
                 chips(x)
 
+    plain(x), evaluate(1)
     for count in counts:
-        plain(x), evaluate(1)
         ratios, per_chip, reference, peers, pieces = [], [], [], [], []
         for _ in range(repeats if count < 100 else 1):
             before = seconds(lambda: plain(x))
@@ -104,7 +97,7 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
                 peers.append(seconds(peer) / reference[-1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(
-            f"{name:4s} {len(x):6d} samples  {count:4d} chips"
+            f"{name:8s} {len(x):6d} samples  {count:4d} chips"
             f"  plain {1e3 * statistics.median(reference):7.1f} ms"
             f"  chip {1e3 * statistics.median(per_chip):7.1f} ms  ratio {statistics.median(ratios):5.2f}"
             f" (best {min(ratios):.2f})  plain in pieces of {step} {statistics.median(pieces):.2f}"
@@ -113,22 +106,41 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
         )
         if peers:
             ratio = statistics.median(peers)
-            print(f"{name:4s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {ratio:.2f}")
+            print(f"{name:8s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {ratio:.2f}", flush=True)
+
+
+@torch.no_grad()
+def profile(name: str) -> None:
+    """Where the time of one chip goes."""
+    plain, x = network(name)
+    net = ns.deploy(plain, ns.hardware("pcm-aihwkit-default"), calibration=x[:100])
+    net.eval()
+    with net.on(ns.Lot(net.hardware)[0], time_s=3600.0) as chips:
+        chips(x)
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found,
+        net.on(ns.Lot(net.hardware)[1], time_s=3600.0) as chips,
+    ):
+        chips(x)
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", default="all")
-    parser.add_argument("--chips", default="1,10,100")
+    parser.add_argument("--network", default="all", choices=["all", *ROWS])
+    parser.add_argument("--chips", default="1,10")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    names = ["mlp", "cnn"] if args.network == "all" else [args.network]
-    for name in names:
-        measure(name, [int(n) for n in args.chips.split(",")], args.repeats)
+    for name in [*ROWS] if args.network == "all" else [args.network]:
+        if args.profile:
+            profile(name)
+        else:
+            measure(name, [int(n) for n in args.chips.split(",")], args.repeats)
 
 
 if __name__ == "__main__":
