@@ -1,11 +1,11 @@
 """Seconds of 64 chips with one worker ÷ with two, one torch thread each: 2 is perfect, 1.8 is the goal.
 
-A small convolutional network (two convolutions of 8 and 16 channels, one dense layer) on PCM, 2,000 images,
+A small convolutional network (two convolutions of 8 and 16 channels, one dense layer) on PCM, 8,000 images,
 two ages.  One worker computes in this process; two are started anew each time, and their start, the loading
 of numba's kernels and the sending of data count.  Repetitions are interleaved, so that all see the same
 machine; the rows are compared to the last bit.
 
-    python benchmarks/workers.py [--chips 64] [--workers 1,2] [--repeats 3] [--samples 2000]
+    python benchmarks/workers.py [--chips 64] [--workers 1,2] [--repeats 3] [--samples 8000]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=64)
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=8000)
     args = parser.parse_args()
     counts = [int(count) for count in args.workers.split(",")]
     x = torch.rand(args.samples, 1, 28, 28, generator=torch.Generator().manual_seed(0))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
     from neurosim.models import OwnModel
-    from neurosim.runs import Config, Evaluation, Run, Shard, Subject
+    from neurosim.runs import Config, Evaluation, Placement, Run, Shard, Subject
 
 app = typer.Typer(
     name="neurosim",
@@ -65,6 +65,27 @@ Bound = Annotated[
     float | None, typer.Option("--bound", min=0, max=1, help="Accuracy that counts as a good chip (yield).")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include", metavar="PATTERN", help="Only these layers go on crossbars, such as 'layer1.*'."
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="These stay digital; also :first and :last."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse to leave a parameter digital that --exclude does not name.")
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="PATTERN", help="Parameters of other modules that go on crossbars too."),
+]
+BatchNorm = Annotated[
+    str,
+    typer.Option("--batchnorm", metavar="kept|folded|re-estimated", help="What becomes of it on chips."),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders made by neurosim train.")]
 OwnNames = Annotated[
     list[str] | None,
@@ -230,6 +251,11 @@ def evaluate(
         str | None,
         typer.Option("--shard", metavar="I/N", help="Every N-th chip from the I-th, into a ledger to merge."),
     ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    also: Also = None,
+    batchnorm: BatchNorm = "kept",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -241,6 +267,7 @@ def evaluate(
     network, by default into runs/DATA-MODEL; --set model.x=... are arguments of the callable.
     """
     bounds = [_requirement(text, bound) for text in require or []]
+    placed = _placement(include, exclude, strict, also, batchnorm)
     if shard is not None and not runs:
         raise UsageError("--shard needs a RUN, into which neurosim merge can put the chips of all shards")
     subjects, changes = _subjects(runs or [], model, data, weights, out, changes, data_dir)
@@ -249,11 +276,13 @@ def evaluate(
         part = _shard(shard, folders, out, bool(bounds))
         fixed = workers if engine == "ray" else workers or 1  # one thread: shards equal the whole bit by bit
         study = _study(
-            subjects, hardware, chips, times, seed, limit, data_dir, changes, fixed, engine, part, out
+            subjects, hardware, chips, times, seed, limit, data_dir, changes, fixed, engine, part, out, placed
         )
         _emit_shard(part, study, folders, out, as_json)
         return
-    study = _study(subjects, hardware, chips, times, seed, limit, data_dir, changes, workers, engine)
+    study = _study(
+        subjects, hardware, chips, times, seed, limit, data_dir, changes, workers, engine, placement=placed
+    )
     summaries = {label: _summary(found.table, bound) for label, found in study.items()}
     missed = [sentence for check in bounds for sentence in check(summaries)]
     files = _write(study, folders, out)
@@ -277,6 +306,11 @@ def compare(
     limit: Limit = None,
     workers: Workers = None,
     engine: EngineName = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    also: Also = None,
+    batchnorm: BatchNorm = "kept",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -290,7 +324,17 @@ def compare(
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs; got one (neurosim evaluate takes one)")
     study = _study(
-        _opened(runs, model), hardware, chips, times, seed, limit, data_dir, changes, workers, engine
+        _opened(runs, model),
+        hardware,
+        chips,
+        times,
+        seed,
+        limit,
+        data_dir,
+        changes,
+        workers,
+        engine,
+        placement=_placement(include, exclude, strict, also, batchnorm),
     )
     summaries = {label: _summary(found.table, bound) for label, found in study.items()}
     differences = evaluation.compare({label: found.table for label, found in study.items()})
@@ -339,19 +383,33 @@ def explain(
         typer.Option("--wires", help="What wires do to each layer's programmed tiles, and model errors."),
     ] = False,
     chips: Annotated[int, typer.Option("--chips", min=1, help="With --wires: how many chips.")] = 1,
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    also: Also = None,
+    batchnorm: BatchNorm = "kept",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
     subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
+    placement = _placement(include, exclude, strict, also, batchnorm)
     (opened,) = subjects.values()
     with interrupts.held_back(), opened.at_work():
         from neurosim.analog import Lot
 
-        net = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir))
+        net = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir), placement)
         found = net.explain_wires(Lot(net.hardware)[0:chips]) if wires else net.explain()
     console.emit(found.to_dict(), str(found), as_json)
+
+
+def _placement(
+    include: list[str] | None, exclude: list[str] | None, strict: bool, also: list[str] | None, batchnorm: str
+) -> Placement:
+    from neurosim.runs import Placement
+
+    return Placement(tuple(include or ["*"]), tuple(exclude or ()), strict, tuple(also or ()), batchnorm)
 
 
 def _own(names: list[str] | None) -> list[OwnModel]:
@@ -439,6 +497,7 @@ def _study(
     engine: str | None = None,
     shard: Shard | None = None,
     out: Path | None = None,
+    placement: Placement | None = None,
 ) -> dict[str, Evaluation]:
     """Every run on the same chips, by the label it has in tables and figures."""
     hardware = _hardware(hardware_name, changes)
@@ -471,6 +530,7 @@ def _study(
                     workers=workers,
                     engine=engine,
                     ledger=None if shard is None else (out or run.folder) / shard.ledger,
+                    placement=placement,
                 )
     return study
 

@@ -24,7 +24,7 @@ from neurosim.errors import RunError, UsageError, unknown
 from neurosim.storage import load_tensors, read_tensors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from neurosim.analog import Deployed
     from neurosim.data import Splits
@@ -38,6 +38,7 @@ WEIGHTS = "model.safetensors"
 LEDGER = "chips.sqlite"
 CALIBRATION_SAMPLES = 1000
 """Training samples on which converter ranges are fixed before any chip is evaluated."""
+BATCHNORM = ("kept", "folded", "re-estimated")
 TEST_BATCH = 500
 """Test samples a forward pass; fixed, because equal batches give equal bits."""
 
@@ -264,6 +265,46 @@ def read_config(folder: str | Path) -> Config:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """What of a network goes on crossbars, and what becomes of its batch normalisations.
+
+    Attributes:
+        include, exclude, strict, also: as ``include``, ``exclude``, ``strict`` and ``weights`` of
+            :func:`neurosim.deploy`.
+        batchnorm: one of :data:`BATCHNORM`: digital with the statistics of training (``kept``), done by the
+            layers before them (``folded``), or digital with statistics taken on each chip (``re-estimated``).
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    strict: bool = False
+    also: tuple[str, ...] = ()
+    batchnorm: str = "kept"
+
+    def __post_init__(self) -> None:
+        if self.batchnorm not in BATCHNORM:
+            raise unknown("way to treat batch normalisations,", self.batchnorm, BATCHNORM)
+
+    def deploy(self, model: nn.Module, hardware: Hardware, inputs: Tensor) -> Deployed:
+        """The network on this hardware, calibrated on some training inputs."""
+        from neurosim.analog import deploy
+
+        net = deploy(
+            model,
+            hardware,
+            calibration=inputs,
+            include=self.include,
+            exclude=self.exclude,
+            strict=self.strict,
+            weights=self.also,
+            fold=self.batchnorm == "folded",
+        )
+        if self.batchnorm == "re-estimated":
+            net.reestimate_batchnorm(inputs)
+        return net
+
+
+@dataclass(frozen=True)
 class Subject(ABC):
     """A network that is put on chips, the data it reads, and the folder of what is found."""
 
@@ -292,11 +333,10 @@ class Subject(ABC):
     def splits(self, data_dir: str | Path | None = None) -> Splits:
         """The data: converters are fixed on its training part, chips are tested on its test part."""
 
-    def deploy(self, hardware: Hardware, splits: Splits) -> Deployed:
+    def deploy(self, hardware: Hardware, splits: Splits, placement: Placement | None = None) -> Deployed:
         """The network on this hardware, its converters fixed on the first training samples."""
-        from neurosim.analog import deploy
-
-        return deploy(self.model(), hardware, calibration=splits.train[:CALIBRATION_SAMPLES].inputs)
+        inputs = splits.train[:CALIBRATION_SAMPLES].inputs
+        return (placement or Placement()).deploy(self.model(), hardware, inputs)
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """Everything that may run code of the network goes inside."""
@@ -561,6 +601,7 @@ def evaluate_run(
     workers: int | None = None,
     engine: str | None = None,
     ledger: str | Path | None = None,
+    placement: Placement | None = None,
 ) -> Evaluation:
     """The network of a run (or of the user's own) on chips of this hardware, over its test data (the first
     ``limit`` samples).
@@ -576,7 +617,7 @@ def evaluate_run(
     test = Batches(splits.test if limit is None else splits.test[:limit], TEST_BATCH)
     threads = contextlib.nullcontext() if workers is None and engine in (None, "local") else one_thread()
     with run.at_work(), threads:
-        net = run.deploy(hardware, splits)
+        net = run.deploy(hardware, splits, placement)
         table = evaluate(
             net,
             test,

@@ -20,7 +20,7 @@ from neurosim.analog.layers import OnCrossbars, Site
 from neurosim.analog.mixing import mix
 from neurosim.analog.named import place_named
 from neurosim.analog.sampled import sample_parameters
-from neurosim.analog.selection import Selection, covered, select
+from neurosim.analog.selection import EXCLUDED, Selection, covered, select
 from neurosim.devices import Hardware
 from neurosim.errors import UsageError, unknown
 
@@ -90,7 +90,7 @@ def deploy(
     }
     deployed = Deployed.made_of(net, hardware, bench, options, chosen.reasons, tuple(sampled))
     if strict:
-        _check_nothing_left(deployed, patterns[1])
+        _check_nothing_left(deployed, chosen, patterns[1])
     if calibration is not None:
         deployed.calibrate(calibration)
     return deployed
@@ -187,8 +187,13 @@ def _check_finite(name: str, module: nn.Module) -> None:
             raise UsageError(f"expected finite weights; got NaN or infinity in {at}")
 
 
-def _check_nothing_left(net: Deployed, exclude: Sequence[str]) -> None:
-    left = [name for name in net.digital_parameters() if not covered(name, exclude)]
+def _check_nothing_left(net: Deployed, chosen: Selection, exclude: Sequence[str]) -> None:
+    named = {name for name, why in chosen.reasons.items() if why == EXCLUDED}
+    left = [
+        name
+        for name in net.digital_parameters()
+        if not covered(name, exclude) and name.rpartition(".")[0] not in named
+    ]
     if left:
         others = f" and {len(left) - 1} more" if len(left) > 1 else ""
         raise UsageError(

@@ -28,7 +28,7 @@ from neurosim.analog.mixing import mix, mixed_in, original_class
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
 from neurosim.analog.sampled import SampledModule, SampledRow
-from neurosim.analog.statistics import forget_statistics
+from neurosim.analog.statistics import check_norms, forget_statistics
 from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
@@ -55,6 +55,7 @@ class Deployed(nn.Module):
     _options: dict[str, Any]
     _reasons: dict[str, str]
     _sampled: tuple[SampledRow, ...]
+    _statistics: Inputs | None
 
     @staticmethod
     def made_of(
@@ -73,6 +74,7 @@ class Deployed(nn.Module):
         net._options = options
         net._reasons = reasons
         net._sampled = sampled
+        net._statistics = None
         return net
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -152,6 +154,26 @@ class Deployed(nn.Module):
             raise UsageError(
                 f"the calibration inputs never reached layer {missed[0]!r}: cannot fix its ranges"
             )
+
+    def reestimate_batchnorm(self, *args: Any, **kwargs: Any) -> None:
+        """From now on give every batch normalisation the statistics that these inputs have on each chip.
+
+        Whenever chips are put on the bench or age, as by :meth:`OnChips.reestimate_batchnorm`.
+
+        Args:
+            args, kwargs: inputs of the network (samples, …), from the training data; a few hundred.
+
+        Raises:
+            UsageError: the network has no batch normalisation that is not folded.
+        """
+        inputs = Inputs.of(args, kwargs)
+        check_norms(self)
+        self._statistics = inputs.each(lambda x: x.detach().clone())
+
+    @property
+    def statistics_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What :meth:`reestimate_batchnorm` was given, or None."""
+        return None if self._statistics is None else self._statistics.arguments()
 
     def calibration_state(self) -> dict[str, Tensor]:
         """The fixed ranges, by layer.
@@ -237,7 +259,7 @@ class Deployed(nn.Module):
         try:
             with _through_forwards(self):
                 self._bench.active = active
-                yield OnChips(self)
+                yield OnChips(self)._with_statistics()
         finally:
             self._bench.active = None
             forget_statistics(self)

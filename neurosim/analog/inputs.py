@@ -58,9 +58,14 @@ class Inputs:
         for start in range(0, self.samples, size):
             yield self.only(slice(start, start + size))
 
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and named arguments."""
+        args, kwargs = pytree.tree_unflatten(list(self.leaves), self.spec)
+        return args, kwargs
+
     def call(self, network: Callable[..., Any]) -> Any:
         """What the network returns."""
-        args, kwargs = pytree.tree_unflatten(list(self.leaves), self.spec)
+        args, kwargs = self.arguments()
         return network(*args, **kwargs)
 
     def signature(self) -> tuple[Any, ...]:

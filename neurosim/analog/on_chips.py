@@ -12,7 +12,7 @@ from neurosim.analog.bench import Active
 from neurosim.analog.crossbar import ContractError
 from neurosim.analog.inputs import Inputs, equal, joined
 from neurosim.analog.lot import Chips
-from neurosim.analog.statistics import keep_statistics
+from neurosim.analog.statistics import check_norms, keep_statistics
 from neurosim.devices.device import check_time
 from neurosim.errors import UsageError
 
@@ -64,6 +64,14 @@ class OnChips:
         """Move the same programmed chips to another age; white noise starts anew."""
         self._active.time_s = check_time(time_s) + 0.0  # -0.0 is the same age as 0.0
         self._net._reset(keep_devices=True)
+        self._with_statistics()
+
+    def _with_statistics(self) -> OnChips:
+        """After re-estimating what the network was told to re-estimate."""
+        if (given := self._net.statistics_inputs) is not None:
+            args, kwargs = given
+            self.reestimate_batchnorm(*args, **kwargs)
+        return self
 
     def reestimate_batchnorm(self, *args: Any, **kwargs: Any) -> None:
         """Give every batch normalisation the mean and variance that its inputs have on each chip.
@@ -79,11 +87,8 @@ class OnChips:
         """
         active = self._active
         inputs = Inputs.of(args, kwargs)
-        if not keep_statistics(self._net, self._net._bench):
-            raise UsageError(
-                "expected a network with batch normalisations to re-estimate; got none"
-                + (" that is not folded" if self._net.options["fold"] else "")
-            )
+        check_norms(self._net)
+        keep_statistics(self._net, self._net._bench)
         before = self._net._vectors_read()
         self._net._bench.estimating = True
         try:

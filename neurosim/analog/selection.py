@@ -12,6 +12,7 @@ from neurosim.analog.layers import OnCrossbars, row_of
 from neurosim.errors import UsageError, unknown
 
 FIRST, LAST = ":first", ":last"
+EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def select(net: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> Se
         elif why is not None:
             reasons[name] = why
         elif not matches(name, module, include, ends) or matches(name, module, exclude, ends):
-            reasons[name] = "excluded"
+            reasons[name] = EXCLUDED
         else:
             rows[name] = row
     return Selection(rows, {name: why for name, why in reasons.items() if why})

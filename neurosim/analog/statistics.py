@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from neurosim.analog.bench import Bench
 from neurosim.analog.folding import Folded
 from neurosim.analog.mixing import mix, mixed_in
+from neurosim.errors import UsageError
 
 
 class ChipStatistics(nn.Module):
@@ -62,21 +63,23 @@ def _normalised(norm: _BatchNorm, x: Tensor, moments: list[tuple[Tensor, Tensor]
     return (by_chip * scale.reshape(shape) + shift.reshape(shape)).to(x.dtype).flatten(0, 1)
 
 
-def keep_statistics(net: nn.Module, bench: Bench) -> int:
-    """Give every batch normalisation statistics of each chip; how many there are.
+def check_norms(net: nn.Module) -> None:
+    """UsageError unless there is a batch normalisation whose statistics could be those of a chip."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    if all(isinstance(norm, Folded) for norm in norms):
+        folded = ": all of them are folded into the layers before them" if norms else ""
+        raise UsageError(f"expected a network with batch normalisations to re-estimate; got none{folded}")
 
-    Those that are folded into the layer before them are not among them.
-    """
-    count = 0
+
+def keep_statistics(net: nn.Module, bench: Bench) -> None:
+    """Give every batch normalisation statistics of each chip, but those that are folded into other layers."""
     for module in net.modules():
         if not isinstance(module, _BatchNorm) or isinstance(module, Folded):
             continue
-        count += 1
         if not isinstance(module, ChipStatistics):
             mix(module, ChipStatistics, "PerChip")
             object.__setattr__(module, "_chip_bench", bench)
             object.__setattr__(module, "_chip_moments", {})
-    return count
 
 
 def forget_statistics(net: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from neurosim import __version__
 from neurosim.analog import Deployed
+from neurosim.analog.inputs import tensors_in
 from neurosim.evaluation.passes import Passes
 from neurosim.storage import sha256_tensors
 
@@ -64,11 +65,15 @@ def weights_digest(net: Deployed) -> str:
 
 
 def _network(net: Deployed) -> dict[str, str]:
-    return {
+    parts = {
         "network": weights_digest(net),
         "hardware": net.hardware.digest(),
         "calibration": sha256_tensors(net.calibration_state()),
     }
+    if net.statistics_inputs is not None:
+        tensors = tensors_in(net.statistics_inputs)
+        parts["batchnorm"] = sha256_tensors({str(n): tensor for n, tensor in enumerate(tensors)})
+    return parts
 
 
 def _sha256(parts: Mapping[str, Any]) -> str:

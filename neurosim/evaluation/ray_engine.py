@@ -7,6 +7,7 @@ As with the pool, a block of chips is tried three times, and the parent alone wr
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -61,6 +62,7 @@ def _ray() -> Any:
 
 def _connect(ray: Any, workers: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless asked to
     here: dict[str, Any] = {}
     if address == "local":
@@ -72,6 +74,20 @@ def _connect(ray: Any, workers: int | None) -> None:
     except Exception as error:  # Ray has no one kind for it
         reason = " ".join(str(error).split())
         raise RunError(f"cannot reach Ray at {address!r}: {reason}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"cannot reach Ray at RAY_ADDRESS={address} ({error}): expected host:port of a running head node; "
+            "unset it to use this machine"
+        ) from error
 
 
 def _run(ray: Any, recipe: Recipe, job: Job, tasks: Sequence[Task], workers: int) -> Iterator[list[Row]]:

@@ -68,13 +68,17 @@ class Recipe:
         """
         try:
             # our own bytes, from the process that started this one; nothing of a file
-            model, hardware, options, calibration, seed, settings = pickle.loads(self.contents)  # noqa: S301
+            model, hardware, options, calibration, statistics, seed, settings = pickle.loads(  # noqa: S301
+                self.contents
+            )
         except Exception as error:  # whatever an import or a stranger's __setstate__ raises
             raise UsageError(f"a worker cannot load the network ({error}): {_REMEDY}") from error
         torch.set_default_dtype(settings["dtype"])
         torch.set_float32_matmul_precision(settings["matmul"])
         net = deploy(model, hardware, **options)
         net.load_calibration_state(calibration)
+        if statistics is not None:
+            net.reestimate_batchnorm(*statistics[0], **statistics[1])
         if network_digest(net) != self.digest:
             raise RunError(f"a worker made another network than it was given: {_REMEDY}")
         data, lot = Passes(batches, device_of(net)), Lot(net.hardware, seed=seed)
@@ -94,7 +98,8 @@ def recipe_of(job: Job) -> Recipe:
     """
     net = job.net
     settings = {"dtype": torch.get_default_dtype(), "matmul": torch.get_float32_matmul_precision()}
-    parts = (net.plain(), net.hardware, net.options, net.calibration_state(), job.lot.seed, settings)
+    state = net.calibration_state(), net.statistics_inputs
+    parts = (net.plain(), net.hardware, net.options, *state, job.lot.seed, settings)
     file = io.BytesIO()
     try:
         _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(parts)

@@ -26,11 +26,13 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 
 from neurosim.errors import RunError, UsageError
 from neurosim.evaluation.recipe import Recipe
 from neurosim.evaluation.store import Layout, mapped
+from neurosim.random import normal_group
 
 PID = struct.Struct("q")
 
@@ -39,6 +41,7 @@ def serve(control: int) -> None:
     """Fork a worker for every pair of descriptors (its socket, its data) that comes; end with the sender."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: a worker's end is seen on its socket
+    _load_numba()
     gc.freeze()  # what is here now is never collected: its pages stay shared with the workers
     with socket.socket(fileno=control) as requests:
         while True:
@@ -52,6 +55,12 @@ def serve(control: int) -> None:
             for descriptor in descriptors:
                 os.close(descriptor)
             requests.sendall(PID.pack(pid))
+
+
+def _load_numba() -> None:
+    """Call a kernel without threads (they would not survive forking): no worker has to load numba anew."""
+    zero = np.uint32(0)
+    normal_group(np.empty(64, np.float32), zero, zero, zero, zero, zero)
 
 
 def _live(descriptor: int, data: int) -> None:

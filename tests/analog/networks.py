@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import neurosim as ns
-from neurosim.analog import Chips, Deployed, Lot, deploy
+from neurosim.analog import Chips, Deployed, Lot, OnCrossbars, deploy
 from neurosim.devices import Hardware
 from neurosim.random import stream
 
@@ -49,6 +49,68 @@ class EachAlone(nn.Module):
         return torch.stack([self.conv(image) for image in x])
 
 
+class Outputs(nn.Module):
+    """A recurrent layer, without its last state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(x)[0]
+        return outputs
+
+
+class Steps(nn.Module):
+    """A recurrent cell, two steps over the same input."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.cell(x, self.cell(x))
+        found: Tensor = state[0] if isinstance(state, tuple) else state
+        return found
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(*args, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = self.attention.kdim
+        y: Tensor = self.attention(x, x[..., :width], x[..., :width])[0]
+        return y
+
+
+class Halves(nn.Module):
+    """A bilinear form of the first four and the other features."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.form = nn.Bilinear(*args, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.form(x[..., :4], x[..., 4:])
+        return y
+
+
+class Words(nn.Module):
+    """Rows of a table, chosen by the input and scaled by it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.table = nn.Embedding(*args, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.table((40 * x.detach()).long() % self.table.num_embeddings)
+        return y * x.unsqueeze(-1)
+
+
 def _conv(sample: tuple[int, ...], *args: Any, **options: Any) -> Row:
     return Row(lambda: nn.Conv2d(*args, **options), sample)
 
@@ -80,6 +142,36 @@ LAYERS: dict[str, Row] = {
     "conv, one channel out": _conv((3, 6, 6), 3, 1, 3),
     "conv, 1x1": _conv((7, 5, 5), 7, 6, 1),
     "conv, kernel of the image": _conv((4, 3, 3), 4, 10, 3),
+    "conv 1-D": Row(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1), (4, 11)),
+    "conv 1-D, same, circular": Row(
+        lambda: nn.Conv1d(4, 6, 4, padding="same", dilation=2, groups=2, padding_mode="circular"), (4, 11)
+    ),
+    "conv 3-D": Row(
+        lambda: nn.Conv3d(3, 5, (3, 2, 1), stride=(1, 2, 1), padding=(1, 0, 2), dilation=(1, 2, 1)),
+        (3, 4, 6, 3),
+    ),
+    "conv 3-D, depthwise": Row(lambda: nn.Conv3d(4, 4, 2, groups=4, bias=False), (4, 3, 3, 4)),
+    "transposed 1-D": Row(lambda: nn.ConvTranspose1d(4, 3, 3, stride=2, padding=1, output_padding=1), (4, 6)),
+    "transposed": Row(lambda: nn.ConvTranspose2d(9, 4, 3, stride=2, padding=1), (9, 4, 5)),
+    "transposed, groups, dilation": Row(
+        lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, dilation=3, output_padding=2, bias=False), (4, 3, 4)
+    ),
+    "transposed 3-D": Row(lambda: nn.ConvTranspose3d(4, 2, 2, stride=2, groups=2), (4, 2, 3, 2)),
+    "bilinear": Row(lambda: Halves(4, 6, 5), (10,)),
+    "embedding": Row(lambda: Words(23, 8), (4,)),
+    "LSTM": Row(lambda: Outputs(nn.LSTM(7, 5, 2, batch_first=True, bidirectional=True)), (4, 7)),
+    "LSTM with projection": Row(lambda: Outputs(nn.LSTM(7, 5, proj_size=3, batch_first=True)), (3, 7)),
+    "GRU": Row(lambda: Outputs(nn.GRU(7, 5, batch_first=True)), (4, 7)),
+    "RNN, ReLU, no bias": Row(
+        lambda: Outputs(nn.RNN(7, 5, nonlinearity="relu", bias=False, batch_first=True)), (4, 7)
+    ),
+    "LSTM cell": Row(lambda: Steps(nn.LSTMCell(7, 5)), (7,)),
+    "GRU cell": Row(lambda: Steps(nn.GRUCell(7, 5)), (7,)),
+    "RNN cell": Row(lambda: Steps(nn.RNNCell(7, 5)), (7,)),
+    "attention": Row(lambda: SelfAttention(8, 2, batch_first=True), (5, 8)),
+    "attention, separate, extended": Row(
+        lambda: SelfAttention(8, 2, kdim=6, vdim=6, add_zero_attn=True, batch_first=True), (5, 8)
+    ),
     "conv, unbatched": Row(lambda: EachAlone(3, 4, 3, padding=1), (3, 6, 6)),
 }
 
@@ -134,9 +226,8 @@ def adc_steps(net: Deployed) -> float:
     if bits is None:
         return 0.0
     largest = 0.0
-    for name, module in net.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            adc = net.calibration_state()[f"{name or 'root'}.adc"]
-            step = float(adc.max()) / (2 ** (bits - 1) - 1)
-            largest = max(largest, step * float(module.weight.detach().abs().max()))
+    for module in net.modules():
+        for key, crossbar in module.crossbars.items() if isinstance(module, OnCrossbars) else ():
+            step = float(crossbar.calibrated().adc.max()) / (2 ** (bits - 1) - 1)
+            largest = max(largest, step * float(module.weight_of(key).detach().abs().max()))
     return largest * 3.0  # drift compensation multiplies by up to about 2.5 in ten years

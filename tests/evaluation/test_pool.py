@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -450,6 +451,14 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_ray_one_sentence_says_how_to_get_it(no_ray: None) -> None:
     with pytest.raises(RunError, match=r"needs Ray, which is not installed: pip install 'neurosim\[ray\]'"):
+        run(engine="ray")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:123456789"])
+def test_a_cluster_that_is_not_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RunError, match=f"cannot reach Ray at RAY_ADDRESS={address} .*expected host:port"):
         run(engine="ray")
 
 

@@ -34,10 +34,11 @@ def lstm_step(from_input: Tensor, from_hidden: Tensor, state: State) -> State:
 
 def gru_step(from_input: Tensor, from_hidden: Tensor, state: State) -> State:
     """r = σ(r_x + r_h); z = σ(z_x + z_h); n = tanh(n_x + r·n_h); h′ = (1 − z)·n + z·h."""
-    r_x, z_x, n_x = from_input.chunk(3, dim=-1)
-    r_h, z_h, n_h = from_hidden.chunk(3, dim=-1)
-    new = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
-    z = torch.sigmoid(z_x + z_h)
+    # parts of a wider tensor, which torch takes row by row: how it rounds then depends on no other row
+    r, z, _ = (from_input + from_hidden).chunk(3, dim=-1)
+    n_x, n_h = from_input.chunk(3, dim=-1)[2], from_hidden.chunk(3, dim=-1)[2]
+    new = torch.tanh(n_x + torch.sigmoid(r) * n_h)
+    z = torch.sigmoid(z)
     return (new + z * (state[0] - new),)
 
 

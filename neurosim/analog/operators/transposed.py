@@ -121,8 +121,10 @@ class TransposedConvolution(Operator):
             image = F.fold(patches.flatten(2), size, self.kernel, self.dilation, self.padding, self.stride)
         else:
             image = self._overlapped(patches)
-        if channels_last(weight) or channels_last(x):
-            image = image.contiguous(memory_format=_CHANNELS_LAST[self._axes])
+        last = channels_last(weight) or channels_last(x)
+        image = image.contiguous(
+            memory_format=_CHANNELS_LAST[self._axes] if last else torch.contiguous_format
+        )
         return self._as_given(image, x)
 
     def _overlapped(self, patches: Tensor) -> Tensor:
