@@ -30,6 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	@$(BIN)/python -m pip install --quiet --no-deps badcrossbar   # a peer for tests and benchmarks, without its plots
+	@$(BIN)/python -m pip install --quiet --no-deps pytorchcv torch_geometric   # networks for tests, without torchvision
 	@touch $@
 
 # Two small networks, equal but for the method; a second `make demo` takes what is done from runs/demo.

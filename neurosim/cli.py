@@ -86,6 +86,14 @@ BatchNorm = Annotated[
     str,
     typer.Option("--batchnorm", metavar="kept|folded|re-estimated", help="What becomes of it on chips."),
 ]
+Products = Annotated[
+    str,
+    typer.Option(
+        "--products",
+        metavar="float32|bfloat16",
+        help="Type of the numbers multiplied; the error is reported.",
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders made by neurosim train.")]
 OwnNames = Annotated[
     list[str] | None,
@@ -256,6 +264,7 @@ def evaluate(
     strict: Strict = False,
     also: Also = None,
     batchnorm: BatchNorm = "kept",
+    products: Products = "float32",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -267,7 +276,7 @@ def evaluate(
     network, by default into runs/DATA-MODEL; --set model.x=... are arguments of the callable.
     """
     bounds = [_requirement(text, bound) for text in require or []]
-    placed = _placement(include, exclude, strict, also, batchnorm)
+    placed = _placement(include, exclude, strict, also, batchnorm, products)
     if shard is not None and not runs:
         raise UsageError("--shard needs a RUN, into which neurosim merge can put the chips of all shards")
     subjects, changes = _subjects(runs or [], model, data, weights, out, changes, data_dir)
@@ -311,6 +320,7 @@ def compare(
     strict: Strict = False,
     also: Also = None,
     batchnorm: BatchNorm = "kept",
+    products: Products = "float32",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
@@ -334,7 +344,7 @@ def compare(
         changes,
         workers,
         engine,
-        placement=_placement(include, exclude, strict, also, batchnorm),
+        placement=_placement(include, exclude, strict, also, batchnorm, products),
     )
     summaries = {label: _summary(found.table, bound) for label, found in study.items()}
     differences = evaluation.compare({label: found.table for label, found in study.items()})
@@ -388,13 +398,14 @@ def explain(
     strict: Strict = False,
     also: Also = None,
     batchnorm: BatchNorm = "kept",
+    products: Products = "float32",
     data_dir: DataDir = None,
     changes: Set = None,
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
     subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
-    placement = _placement(include, exclude, strict, also, batchnorm)
+    placement = _placement(include, exclude, strict, also, batchnorm, products)
     (opened,) = subjects.values()
     with interrupts.held_back(), opened.at_work():
         from neurosim.analog import Lot
@@ -405,11 +416,18 @@ def explain(
 
 
 def _placement(
-    include: list[str] | None, exclude: list[str] | None, strict: bool, also: list[str] | None, batchnorm: str
+    include: list[str] | None,
+    exclude: list[str] | None,
+    strict: bool,
+    also: list[str] | None,
+    batchnorm: str,
+    products: str,
 ) -> Placement:
     from neurosim.runs import Placement
 
-    return Placement(tuple(include or ["*"]), tuple(exclude or ()), strict, tuple(also or ()), batchnorm)
+    return Placement(
+        tuple(include or ["*"]), tuple(exclude or ()), strict, tuple(also or ()), batchnorm, products
+    )
 
 
 def _own(names: list[str] | None) -> list[OwnModel]:

@@ -89,7 +89,7 @@ class TrainPart(_Part):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    chips_per_batch: int = Field(default=1, ge=1)
+    chips_per_batch: int | None = Field(default=None, ge=1)
 
 
 PartT = TypeVar("PartT", bound=_Part)
@@ -273,6 +273,7 @@ class Placement:
             :func:`neurosim.deploy`.
         batchnorm: one of :data:`BATCHNORM`: digital with the statistics of training (``kept``), done by the
             layers before them (``folded``), or digital with statistics taken on each chip (``re-estimated``).
+        products: ``float32`` or ``bfloat16``, as of :func:`neurosim.deploy`.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -280,6 +281,7 @@ class Placement:
     strict: bool = False
     also: tuple[str, ...] = ()
     batchnorm: str = "kept"
+    products: str = "float32"
 
     def __post_init__(self) -> None:
         if self.batchnorm not in BATCHNORM:
@@ -298,6 +300,7 @@ class Placement:
             strict=self.strict,
             weights=self.also,
             fold=self.batchnorm == "folded",
+            products=self.products,  # type: ignore[arg-type]  # checked there
         )
         if self.batchnorm == "re-estimated":
             net.reestimate_batchnorm(inputs)

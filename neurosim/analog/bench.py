@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
+
 from neurosim.analog.lot import Chips
 
 
@@ -41,6 +43,8 @@ class Bench:
     observing: bool = False
     # statistics of batch normalisations are being taken, on one chip at a time
     estimating: bool = False
+    # type of the numbers that are multiplied where nothing needs gradients
+    products: torch.dtype = torch.float32
     # training: each chip on the bench takes its share of the batch, and not a batch of its own
     sharing: bool = False
     # training: solve the wires once, then carry that solution on until it is forgotten
@@ -54,7 +58,13 @@ class Bench:
 
     def __deepcopy__(self, memo: dict[int, object]) -> Bench:
         """A bench of its own, with nothing on it: chips stay on the bench of the original."""
-        return Bench(rides=dict(self.rides), activation_bytes=dict(self.activation_bytes))
+        return Bench(
+            products=self.products,
+            sharing=self.sharing,
+            reuse_wires=self.reuse_wires,
+            rides=dict(self.rides),
+            activation_bytes=dict(self.activation_bytes),
+        )
 
     @contextlib.contextmanager
     def use(self, part: slice, linear: bool = False) -> Iterator[Active]:

@@ -469,6 +469,8 @@ class LookupCrossbar(Crossbar):
         hw, chips = self.hardware, len(active.numbers)
         stops = torch.tensor([rows.stop for rows in self.layout.row_slices], device=x.device)
         entries = x.reshape(chips, -1)
+        if x.numel() and not (int(x.min()) >= 0 and int(x.max()) < self.layout.rows):
+            raise IndexError(f"index out of range in {self.name}")  # as torch; negative ones would wrap
         part, chip = (
             torch.searchsorted(stops, entries, right=True),
             torch.arange(chips, device=x.device)[:, None],
@@ -478,7 +480,7 @@ class LookupCrossbar(Crossbar):
             # a row of noise for each entry, whichever tile answers
             y = y + self._white_noise("*", y, active)
         if hw.adc.bits is not None:
-            y = quantise(y, self.by_column(self.calibrated().adc)[part].to(y), hw.adc.bits)
+            y = quantise(y, self.by_column(self.calibrated().adc).to(y)[part], hw.adc.bits)
         y = y * realised.gain[chip, part]
         scaled = y if realised.row_scale is None else y * realised.row_scale[entries][..., None].to(y)
         return scaled.flatten(0, 1)

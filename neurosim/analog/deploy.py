@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from neurosim.analog.deployed import Deployed
 from neurosim.analog.folding import Folded, foldable
 from neurosim.analog.folding import fold as fold_pairs
 from neurosim.analog.layers import OnCrossbars, Site
-from neurosim.analog.mixing import mix
+from neurosim.analog.mixing import mix, original_class
 from neurosim.analog.named import place_named
 from neurosim.analog.sampled import sample_parameters
 from neurosim.analog.selection import EXCLUDED, Selection, covered, select
@@ -35,6 +35,7 @@ def deploy(
     strict: bool = False,
     weights: Sequence[str] = (),
     fold: bool | Iterable[tuple[str, str]] = False,
+    products: Literal["float32", "bfloat16"] = "float32",
 ) -> Deployed:
     """A deep copy of ``model`` whose weights are on crossbars of ``hardware``.
 
@@ -54,6 +55,10 @@ def deploy(
             (``F.linear``, ``@``, ``torch.addmm``, a convolution, ``F.embedding``), a crossbar does it.
         fold: have each batch normalisation done by the layer before it (True finds the pairs with
             ``torch.fx``; or pairs of names), instead of digitally after it.
+        products: type of the numbers that chips multiply where no gradient is wanted; sums are kept in
+            float32.  ``"bfloat16"`` halves the time of a product on processors that have it: weights and
+            products are rounded to 8 bits (1/512), codes of a DAC of up to 8 bits are exact.
+            :meth:`Deployed.products_error` says what that changes.
 
     Raises:
         UsageError: not a module, not a Hardware, deployed already (or with such a part), TorchScript or an
@@ -73,7 +78,7 @@ def deploy(
     chosen = select(model, *patterns)
     pairs = _pairs(model, fold, chosen)
     net = _copy(model)
-    bench = Bench()
+    bench = Bench(products=_products(products))
     cells: dict[int, Cells] = {}
     for name, row in chosen.rows.items():
         _place(net.get_submodule(name), name or "root", row, hardware, bench, cells)
@@ -87,6 +92,7 @@ def deploy(
         "strict": strict,
         "weights": named,
         "fold": pairs,
+        "products": products,
     }
     deployed = Deployed.made_of(net, hardware, bench, options, chosen.reasons, tuple(sampled))
     if strict:
@@ -105,6 +111,14 @@ def _check(model: nn.Module, hardware: Hardware) -> None:
         raise UsageError(f"expected a Hardware, from neurosim.hardware(name); got {hardware!r}")
     if any(isinstance(module, Deployed) for module in model.modules()):
         raise UsageError("expected a network that is not deployed yet; deploy the original instead")
+
+
+def _products(name: str) -> torch.dtype:
+    if name not in ("float32", "bfloat16"):
+        raise unknown("type of products", name, ("float32", "bfloat16"))
+    if name == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
+        raise UsageError("this processor has no bfloat16 products (avx512_bf16): use products='float32'")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _texts(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -150,8 +164,7 @@ def _place(
 ) -> None:
     _check_finite(name, layer)
     crossbars = row.place(Site(name, layer, hardware.for_layer(name), bench, cells, hardware))
-    mix(layer, row, "Crossbar")
-    object.__setattr__(layer, "crossbars", crossbars)
+    mix(layer, row, "Crossbar", _crossbars=crossbars, _folded=None)
 
 
 def _taken(net: nn.Module) -> set[str]:
@@ -161,7 +174,7 @@ def _taken(net: nn.Module) -> set[str]:
         for name, module in net.named_modules()
         if isinstance(module, (OnCrossbars, Folded))
         for key, _ in module.named_parameters()
-        if not isinstance(module, OnCrossbars) or module.holds(key)
+        if not isinstance(module, OnCrossbars) or module._holds(key)
     }
 
 
@@ -188,6 +201,8 @@ def _check_finite(name: str, module: nn.Module) -> None:
 
 
 def _check_nothing_left(net: Deployed, chosen: Selection, exclude: Sequence[str]) -> None:
+    if not net._all_crossbars() and not net.options["weights"]:
+        raise UsageError(f"strict: nothing of this {original_class(net).__name__} could go on crossbars")
     named = {name for name, why in chosen.reasons.items() if why == EXCLUDED}
     left = [
         name

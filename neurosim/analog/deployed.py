@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from neurosim.analog.folding import Folded
 from neurosim.analog.inputs import Inputs, tensors_in
 from neurosim.analog.layers import OnCrossbars
 from neurosim.analog.lot import Chips
-from neurosim.analog.mixing import mix, mixed_in, original_class
+from neurosim.analog.mixing import mix, mixed_in, original_class, unmix
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
 from neurosim.analog.sampled import SampledModule, SampledRow
@@ -67,14 +68,18 @@ class Deployed(nn.Module):
         sampled: tuple[SampledRow, ...],
     ) -> Deployed:
         """The network whose layers are on crossbars already, with what is below."""
-        mix(net, Deployed, "Deployed")
+        mix(
+            net,
+            Deployed,
+            "Deployed",
+            _bench=bench,
+            _hardware=hardware,
+            _options=options,
+            _reasons=reasons,
+            _sampled=sampled,
+            _statistics=None,
+        )
         assert isinstance(net, Deployed)
-        net._bench = bench
-        net._hardware = hardware
-        net._options = options
-        net._reasons = reasons
-        net._sampled = sampled
-        net._statistics = None
         return net
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,16 +107,32 @@ class Deployed(nn.Module):
         """The network as it was before it was deployed, with the present parameters: a copy."""
         net = copy.deepcopy(self)
         for module in net.modules():
-            for kind in mixed_in(module):
-                for key in kind.__annotations__:
-                    module.__dict__.pop(key, None)
-            module.__class__ = original_class(module)
+            while mixed_in(module):
+                unmix(module)
         return net
+
+    def products_error(self, chips: Chips, *args: Any, time_s: float = 0.0, **kwargs: Any) -> float:
+        """How far the outputs are off for the type of the products, on these inputs and chips.
+
+        √(Σ (y − y₃₂)²/Σ y₃₂²) over all outputs y, where y₃₂ are those of float32 products: the same devices,
+        the same noise.
+        """
+        kept, outputs = self._bench.products, []
+        try:
+            for products in (kept, torch.float32):
+                self._bench.products = products
+                with torch.no_grad(), _eval_mode(self), self.on(chips, time_s) as on_chips:
+                    outputs.append(tensors_in(on_chips(*args, **kwargs)))
+        finally:
+            self._bench.products = kept
+        pairs = list(zip(*outputs, strict=True))
+        off = sum(float((y.double() - y32.double()).square().sum()) for y, y32 in pairs)
+        return math.sqrt(off / max(sum(float(y32.double().square().sum()) for _, y32 in pairs), 1e-300))
 
     @property
     def calibrated(self) -> bool:
         """Whether every converter that needs a range has one."""
-        return all(c.ranges is not None or not c.needs_ranges for c in self._crossbars())
+        return all(c.ranges is not None or not c.needs_ranges for c in self._all_crossbars())
 
     def calibrate(self, *args: Any, **kwargs: Any) -> None:
         """Fix the ranges of all converters on data, once, with nominal weights.
@@ -131,7 +152,7 @@ class Deployed(nn.Module):
             raise UsageError("expected to calibrate off the bench; leave net.on(...) first")
         if not any(t.dim() > 0 and len(t) > 0 for t in tensors_in((args, kwargs))):
             raise UsageError("expected a tensor of calibration inputs with at least one sample")
-        crossbars = self._crossbars()
+        crossbars = self._all_crossbars()
         before = [crossbar.ranges for crossbar in crossbars]
         self._bench.observing = True
         try:
@@ -139,7 +160,7 @@ class Deployed(nn.Module):
                 crossbar.ranges = None
             with torch.no_grad(), _eval_mode(self), _through_forwards(self):
                 self(*args, **kwargs)
-            self._check_reached(self._crossbars())
+            self._check_reached(self._all_crossbars())
         except BaseException:
             for crossbar, ranges in zip(crossbars, before, strict=True):
                 crossbar.ranges = ranges
@@ -182,7 +203,7 @@ class Deployed(nn.Module):
         is in units of that input × one fully-on device.
         """
         state = {}
-        for crossbar in self._crossbars():
+        for crossbar in self._all_crossbars():
             if crossbar.ranges is not None:
                 state[f"{crossbar.name}.dac"] = torch.tensor(crossbar.ranges.dac, dtype=torch.float64)
                 state[f"{crossbar.name}.adc"] = crossbar.ranges.adc.clone()
@@ -195,7 +216,7 @@ class Deployed(nn.Module):
             UsageError: a layer or shape that this network does not have, or a range that is not finite and
                 above 0.  Nothing is taken then.
         """
-        known = {c.name: c for c in self._crossbars()}
+        known = {c.name: c for c in self._all_crossbars()}
         names = {key.rpartition(".")[0] for key in state}
         if missing := sorted(names - set(known)):
             raise UsageError(
@@ -223,21 +244,21 @@ class Deployed(nn.Module):
 
     def forget_wires(self) -> None:
         """Solve the wires anew in the next forward."""
-        for crossbar in self._crossbars():
+        for crossbar in self._all_crossbars():
             crossbar.reused = None
 
     def wire_state(self) -> dict[str, Tensor]:
         """What :meth:`reuse_wires` carries from step to step, by layer."""
         return {
             f"{crossbar.name}.{key}": tensor
-            for crossbar in self._crossbars()
+            for crossbar in self._all_crossbars()
             if crossbar.reused is not None
             for key, tensor in crossbar.reused.state().items()
         }
 
     def load_wire_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what :meth:`wire_state` gave."""
-        for crossbar in self._crossbars():
+        for crossbar in self._all_crossbars():
             start = f"{crossbar.name}."
             own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
             crossbar.reused = Reused.from_state(own) if "plus" in own else None
@@ -269,15 +290,15 @@ class Deployed(nn.Module):
                     module._sampling.reset()
 
     def _reset(self, keep_devices: bool = False) -> None:
-        for crossbar in self._crossbars():
+        for crossbar in self._all_crossbars():
             crossbar.reset(keep_devices)
 
     def _vectors_read(self) -> list[list[int]]:
-        return [list(crossbar.vectors_read) for crossbar in self._crossbars()]
+        return [list(crossbar.vectors_read) for crossbar in self._all_crossbars()]
 
     def _set_vectors_read(self, counts: list[list[int]]) -> None:
         # a weight that the user named gets its crossbar when it is first used: none read before
-        for number, crossbar in enumerate(self._crossbars()):
+        for number, crossbar in enumerate(self._all_crossbars()):
             crossbar.vectors_read = list(counts[number]) if number < len(counts) else []
 
     def _check_ready(self, chips: Chips) -> None:
@@ -291,7 +312,7 @@ class Deployed(nn.Module):
             )
         if self._bench.active is not None:
             raise UsageError("chips are on the bench already: leave the first net.on(...) before the next")
-        for crossbar in self._crossbars():
+        for crossbar in self._all_crossbars():
             if crossbar.needs_ranges:
                 crossbar.calibrated()
 
@@ -305,7 +326,7 @@ class Deployed(nn.Module):
             budget_bytes: of memory.
         """
         inputs = Inputs.of(args, kwargs)
-        weights = sum(c.layout.pairs for c in self._crossbars())
+        weights = sum(c.layout.pairs for c in self._all_crossbars())
         state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
         activations = self._activation_bytes(inputs) * max(1, inputs.samples)
         return max(1, min(budget_bytes // (state + 4 * PIECE_BYTES), _ACTIVATION_BUDGET_BYTES // activations))
@@ -389,27 +410,27 @@ class Deployed(nn.Module):
         Raises:
             UsageError: the wires of this hardware have no resistance; or as :meth:`on`.
         """
-        if not any(crossbar.hardware.wires.act for crossbar in self._crossbars()):
+        if not any(crossbar.hardware.wires.act for crossbar in self._all_crossbars()):
             raise UsageError(
                 f"the wires of {self._hardware.name!r} have no resistance: set wires.r_row_ohm, "
                 "wires.r_col_ohm, wires.r_source_ohm or wires.r_sink_ohm"
             )
         with torch.no_grad(), self.on(chips, time_s):
             found = [
-                wire_row(crossbar, *crossbar.held(module.weight_of(key)))
+                wire_row(crossbar, *crossbar.held(module._weight_of(key)))
                 for module in self.modules()
                 if isinstance(module, OnCrossbars)
-                for key, crossbar in module.crossbars.items()
+                for key, crossbar in module._crossbars.items()
                 if crossbar.hardware.wires.act
             ]
         return WireReport(self._hardware.name, wires_in_words(self._hardware), len(chips), tuple(found))
 
-    def _crossbars(self) -> list[Crossbar]:
+    def _all_crossbars(self) -> list[Crossbar]:
         return [
             crossbar
             for module in self.modules()
             if isinstance(module, OnCrossbars)
-            for crossbar in module.crossbars.values()
+            for crossbar in module._crossbars.values()
         ]
 
 
@@ -464,7 +485,7 @@ def _look(module: nn.Module, args: Any) -> None:
 def _held(module: nn.Module, key: str) -> bool:
     """Whether crossbars hold this parameter of the module (a digital bias counts: it goes with them)."""
     if isinstance(module, OnCrossbars):
-        return module.holds(key)
+        return module._holds(key)
     return isinstance(module, Folded)
 
 
@@ -473,23 +494,29 @@ def _inside(name: str) -> bool:
     return ".parametrizations." in f".{name}."
 
 
+def _layer_kind(module: OnCrossbars) -> str:
+    """The type in the table of layers; of a module that is not there, its own."""
+    row = next(kind for kind in mixed_in(module) if issubclass(kind, OnCrossbars))
+    return (original_class(module) if row.kind is nn.Module else row.kind).__name__
+
+
 def _kind_of(module: nn.Module) -> str:
     return original_class(module).__name__
 
 
 def _layer_rows(module: OnCrossbars, before: list[LayerRow]) -> list[LayerRow]:
     rows = []
-    for key, crossbar in module.crossbars.items():
+    for key, crossbar in module._crossbars.items():
         layout = crossbar.layout
-        bias = module.bias_of(key) if crossbar.hardware.array.bias == "device" else None
+        bias = module._bias_of(key) if crossbar.hardware.array.bias == "device" else None
         biases = 0 if bias is None else bias.numel()
         owner = crossbar.cells.name.removesuffix(".weight")
         shared = crossbar.outputs is None and any(row.name == owner for row in before)
         rows.append(
             LayerRow(
                 name=crossbar.name,
-                kind=(original_class(module) if module.kind is nn.Module else module.kind).__name__,
-                shape=crossbar.shape(module.weight_of(key)),
+                kind=_layer_kind(module),
+                shape=crossbar.shape(module._weight_of(key)),
                 tiles=0 if shared else layout.tiles,
                 devices=2 * ((0 if shared else layout.pairs) + biases),
                 utilisation=layout.utilisation,

@@ -27,10 +27,10 @@ class Folded(nn.Module):
     Not constructed: mixed into the class of the normalisation.
     """
 
-    bench: Bench
+    _fold_bench: Bench
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.bench.active is None and not self.bench.observing:
+        if self._fold_bench.active is None and not self._fold_bench.observing:
             return cast(Tensor, super().forward(input))
         return input
 
@@ -45,8 +45,7 @@ def fold(net: nn.Module, pairs: Iterable[tuple[str, str]], bench: Bench) -> None
     for layer_name, norm_name in pairs:
         layer, norm = _module(net, layer_name), _module(net, norm_name)
         _check(layer, layer_name, norm, norm_name)
-        mix(norm, Folded, "Folded")
-        cast(Folded, norm).bench = bench
+        mix(norm, Folded, "Folded", _fold_bench=bench)
         # not as a child: the network's tree stays as it was
         object.__setattr__(layer, "_folded", norm)
 
@@ -136,9 +135,9 @@ def _traced(net: nn.Module) -> fx.Graph:
         ) from error
 
 
-def folded(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def folded(layer: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias as they are programmed: with the normalisation after the layer, if it is folded."""
-    norm = layer.__dict__.get("_folded")
+    norm: Any = layer._folded
     if norm is None:
         return weight, bias
     scale = torch.rsqrt(norm.running_var + norm.eps)

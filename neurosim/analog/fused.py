@@ -43,12 +43,13 @@ def read_fused(
         for start in range(k * items, (k + 1) * items, step):
             stop = min(start + step, (k + 1) * items)
             target = out[start * per_item : stop * per_item]
-            reader.read(dac(crossbar, x[start:stop]), target, first + (start - k * items) * per_item, keys)
+            piece = dac(crossbar, x[start:stop], reader.unit)
+            reader.read(piece, target, first + (start - k * items) * per_item, keys)
     return out
 
 
-def dac(crossbar: Crossbar, x: Tensor) -> Tensor:
-    """The input as the word lines carry it, contiguous and aligned."""
+def dac(crossbar: Crossbar, x: Tensor, unit: float = 1.0) -> Tensor:
+    """The input as the word lines carry it, in units of ``unit``, contiguous and aligned."""
     bits = crossbar.hardware.dac.bits
     if bits is None:
         return aligned(x)
@@ -60,9 +61,15 @@ def dac(crossbar: Crossbar, x: Tensor) -> Tensor:
         _flat(out),
         np.float32(levels / full_scale),
         np.float32(levels),
-        np.float32(full_scale / levels),
+        np.float32(full_scale / levels / unit),
     )
     return out
+
+
+def code(crossbar: Crossbar) -> float:
+    """What one code of the DAC stands for; 1 where it is ideal."""
+    bits = crossbar.hardware.dac.bits
+    return 1.0 if bits is None else crossbar.calibrated().dac / (2 ** (bits - 1) - 1)
 
 
 class Reader:
@@ -71,16 +78,19 @@ class Reader:
     def __init__(self, crossbar: Crossbar, realised: Realised, k: int, chip: int) -> None:
         hw, ranges = crossbar.hardware, crossbar.calibrated()
         self.crossbar = crossbar
-        self.matrix = aligned(realised.matrix[k])
+        self.products = crossbar.bench.products
+        # codes of up to 8 bits are exact in bfloat16, multiples of a step would not be
+        self.unit = code(crossbar) if self.products == torch.bfloat16 else 1.0
+        self.matrix = aligned(realised.matrix[k].to(self.products))
         self.chip = np.uint32(chip)
         self.adc = hw.adc.bits is not None
         self.noise = hw.array.output_noise_std > 0
-        self.sigma = np.float32(crossbar.noise_std())
+        self.sigma = np.float32(crossbar.noise_std() / self.unit)
         levels = 2 ** (hw.adc.bits - 1) - 1 if hw.adc.bits is not None else 1
         self.limit = np.float32(levels)
-        steps = crossbar.by_column(ranges.adc / levels) if self.adc else 1.0
+        steps = crossbar.by_column(ranges.adc / levels) if self.adc else self.unit
         self.gain = (realised.gain[k] * steps).numpy()
-        self.inv_step = (levels / ranges.adc.double()).float().numpy()
+        self.inv_step = (levels * self.unit / ranges.adc.double()).float().numpy()
         bias = torch.zeros(crossbar.layout.columns)
         if realised.bias is not None and crossbar.operator.adds_bias:
             bias = realised.bias[k]
@@ -105,9 +115,9 @@ class Reader:
     ) -> None:
         """Read the items of ``piece`` into ``target`` (vectors, columns); ``first`` numbers the vectors."""
         layout = self.crossbar.layout
-        out = target.numpy()
+        out, driven = target.numpy(), piece.to(self.products)
         for r, rows in enumerate(layout.row_slices):
-            y = self.crossbar.operator.partial(piece, self.matrix, rows).numpy()
+            y = self.crossbar.operator.partial(driven, self.matrix, rows).float().numpy()
             for c, (left, right) in enumerate(layout.col_ranges):
                 k0, k1 = keys.get((r, c), _NO_KEY)
                 read_tile(

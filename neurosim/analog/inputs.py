@@ -119,4 +119,5 @@ def equal(a: Any, b: Any) -> bool:
 def _close(x: Tensor, y: Tensor) -> bool:
     if not (x.is_floating_point() or x.is_complex()):
         return torch.equal(x, y)
-    return torch.allclose(x, y, rtol=1e-3, atol=1e-4, equal_nan=True)
+    precision = torch.finfo(x.dtype).eps
+    return torch.allclose(x, y, rtol=max(1e-3, 20 * precision), atol=max(1e-4, precision), equal_nan=True)

@@ -20,6 +20,7 @@ from neurosim.analog.bench import Bench
 from neurosim.analog.cells import Cells
 from neurosim.analog.crossbar import Crossbar
 from neurosim.analog.layers import OnCrossbars, Site
+from neurosim.analog.layers.embedding import without_gradient
 from neurosim.analog.mixing import mix
 from neurosim.analog.operators import Convolution, Lookup, Matmul, Operator
 from neurosim.devices import Hardware
@@ -41,10 +42,10 @@ class NamedOnCrossbars(OnCrossbars):
         with _Products(self):
             return super().forward(*args, **kwargs)
 
-    def holds(self, key: str) -> bool:
+    def _holds(self, key: str) -> bool:
         return key in self._sites
 
-    def bias_of(self, key: str) -> Tensor | None:
+    def _bias_of(self, key: str) -> Tensor | None:
         return None
 
 
@@ -67,9 +68,7 @@ def place_named(
                 key: Site(name or "root", module, hardware.for_layer(name or "root"), bench, cells, hardware)
                 for key, _ in wanted
             }
-            mix(module, NamedOnCrossbars, "Named")
-            object.__setattr__(module, "crossbars", {})
-            object.__setattr__(module, "_sites", sites)
+            mix(module, NamedOnCrossbars, "Named", _crossbars={}, _folded=None, _sites=sites)
     names = [name for name, _ in net.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -145,7 +144,7 @@ class _Products(TorchFunctionMode):
         return y if bias is None else y + bias
 
     def _crossbar(self, key: str, operator: Operator) -> Crossbar:
-        crossbars = self._module.crossbars
+        crossbars = self._module._crossbars
         if key not in crossbars:
             groups = operator.groups if isinstance(operator, Convolution) else 1
             crossbars[key] = self._module._sites[key].crossbar(key, operator, groups=groups)
@@ -220,7 +219,12 @@ def _embedding(mode: _Products, args: Any, kwargs: dict[str, Any]) -> Tensor:
     indices, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
     if _argument(args, kwargs, 3, "max_norm") is not None:
         raise UsageError("cannot put an embedding on a crossbar whose max_norm rewrites its weights")
-    return mode.read(weight, indices, None, lambda turned: Lookup())
+    if _argument(args, kwargs, 5, "scale_grad_by_freq", False):
+        raise UsageError("cannot put an embedding on a crossbar whose scale_grad_by_freq changes gradients")
+    y = mode.read(weight, indices, None, lambda turned: Lookup())
+    padding = _argument(args, kwargs, 2, "padding_idx")
+    entries = weight.shape[0]
+    return y if padding is None else without_gradient(y, indices == padding % entries)
 
 
 _PRODUCTS: dict[Any, Callable[[_Products, Any, dict[str, Any]], Tensor]] = {

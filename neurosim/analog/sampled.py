@@ -276,8 +276,7 @@ def _swap(module: nn.Module, sampling: Sampling) -> None:
             f"the forward of {sampling.name!r} is set on the instance, past its class: expected a class "
             "of its own where parameters differ from chip to chip"
         )
-    mix(module, SampledModule, "Sampled")
-    object.__setattr__(module, "_sampling", sampling)
+    mix(module, SampledModule, "Sampled", _sampling=sampling)
 
 
 def _check_patterns(hardware: Hardware, names: list[str]) -> None:

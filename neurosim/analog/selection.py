@@ -48,7 +48,7 @@ def select(net: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> Se
             reasons[name] = _other_sum(module)
         elif why is not None:
             reasons[name] = why
-        elif not matches(name, module, include, ends) or matches(name, module, exclude, ends):
+        elif not matches(name, module, include, ends, row) or matches(name, module, exclude, ends, row):
             reasons[name] = EXCLUDED
         else:
             rows[name] = row
@@ -63,9 +63,16 @@ def _other_sum(module: nn.Module) -> str:
     return f"its forward is not that of {kinds[0].__name__}" if kinds else ""
 
 
-def matches(name: str, module: nn.Module, patterns: Iterable[str], ends: dict[str, list[str]]) -> bool:
-    """Whether a pattern names this module or one of its own parameters."""
-    own = [name, *(f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False))]
+def matches(
+    name: str,
+    module: nn.Module,
+    patterns: Iterable[str],
+    ends: dict[str, list[str]],
+    row: type[OnCrossbars],
+) -> bool:
+    """Whether a pattern names this module or one of its own parameters that would be on crossbars."""
+    keys = [key for key, _ in module.named_parameters(recurse=False) if key not in row.digital]
+    own = [name, *(f"{name}.{key}" if name else key for key in keys)]
     return any(
         name in ends[pattern] if pattern in ends else any(fnmatchcase(one, pattern) for one in own)
         for pattern in patterns
@@ -101,7 +108,8 @@ def _check_rewritable(net: nn.Module) -> None:
             )
         if hasattr(type(module), "_orig_mod") or "_orig_mod" in module._modules:
             raise UsageError(f"cannot deploy a compiled module{at}: deploy the network, then compile it")
-        if isinstance(module, fx.GraphModule) and _of_operators(module):
+        exported = type(module).__module__.startswith("torch.export")
+        if exported or (isinstance(module, fx.GraphModule) and _of_operators(module)):
             raise UsageError(
                 f"cannot deploy a graph of single operators{at}, such as torch.export makes: it has no "
                 "layers; deploy the network it was made from"

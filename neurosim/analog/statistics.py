@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neurosim.analog.bench import Bench
 from neurosim.analog.folding import Folded
-from neurosim.analog.mixing import mix, mixed_in
+from neurosim.analog.mixing import mix, mixed_in, unmix
 from neurosim.errors import UsageError
 
 
@@ -33,14 +33,16 @@ class ChipStatistics(nn.Module):
         active = self._chip_bench.active
         if active is None:
             return cast(Tensor, super().forward(input))
+        norm = cast(_BatchNorm, self)
         if self._chip_bench.estimating:
             (chip,) = active.numbers  # one at a time
             self._chip_moments[chip] = _moments(input)
+            return F.batch_norm(input, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
         found = [self._chip_moments.get(chip) for chip in active.numbers]
         if any(moments is None for moments in found):
             return cast(Tensor, super().forward(input))
         each = [moments for moments in found if moments is not None]
-        return _normalised(cast(_BatchNorm, self), input, each)
+        return _normalised(norm, input, each)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,15 +79,11 @@ def keep_statistics(net: nn.Module, bench: Bench) -> None:
         if not isinstance(module, _BatchNorm) or isinstance(module, Folded):
             continue
         if not isinstance(module, ChipStatistics):
-            mix(module, ChipStatistics, "PerChip")
-            object.__setattr__(module, "_chip_bench", bench)
-            object.__setattr__(module, "_chip_moments", {})
+            mix(module, ChipStatistics, "PerChip", _chip_bench=bench, _chip_moments={})
 
 
 def forget_statistics(net: nn.Module) -> None:
     """Every normalisation as it was."""
     for module in net.modules():
         if isinstance(module, ChipStatistics) and mixed_in(module)[0] is ChipStatistics:
-            for key in ChipStatistics.__annotations__:
-                module.__dict__.pop(key, None)
-            module.__class__ = type(module).__bases__[1]
+            unmix(module)

@@ -73,6 +73,8 @@ def _network(net: Deployed) -> dict[str, str]:
     if net.statistics_inputs is not None:
         tensors = tensors_in(net.statistics_inputs)
         parts["batchnorm"] = sha256_tensors({str(n): tensor for n, tensor in enumerate(tensors)})
+    if net.options["products"] != "float32":
+        parts["products"] = net.options["products"]
     return parts
 
 

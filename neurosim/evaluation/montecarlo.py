@@ -77,6 +77,7 @@ def evaluate(
     cannot be sent to workers; and :class:`RunError` if a chip's outputs are not finite, the ledger cannot be
     used, or a chip killed three workers.
 
+    >>> import torch
     >>> import neurosim as ns
     >>> net = ns.deploy(torch.nn.Linear(4, 3), ns.hardware("ideal"))
     >>> batches = [(torch.ones(2, 4), torch.tensor([0, 1]))]
@@ -131,6 +132,7 @@ def digital_accuracy(net: nn.Module, loader: Loader) -> float:
 
     A deployed network computes outside ``net.on(...)`` exactly what the original does.
 
+    >>> import torch
     >>> digital_accuracy(nn.Identity(), [(torch.eye(2), torch.tensor([0, 0]))])
     0.5
     """

@@ -47,7 +47,8 @@ class Pool:
     def run(self, job: Job, tasks: Sequence[Task]) -> Iterator[list[Row]]:
         """The rows of all tasks as they come.
 
-        Raises :class:`RunError` once a task has ended its worker three times; other tasks go first.
+        Raises :class:`RunError` for tasks that ended their worker three times, after all others are done;
+        and at once where workers die one after the other.
         """
         assert job.store is not None
         _starter()  # imports while we pack
@@ -84,15 +85,18 @@ class _Crew:
     idle: list[_Worker] = field(default_factory=list)
     deaths: int = 0
     """Since the last rows came."""
+    given_up: list[_Try] = field(default_factory=list)
 
     def work(self) -> Generator[list[Row]]:
         """Everything in the queue."""
         while self.queue or self.busy:
             while self.queue and len(self.busy) < self.size:
                 self._begin(self.idle.pop() if self.idle else self._hire(), self.queue.popleft())
-            for connection in wait(list(self.busy)):
+            for connection in wait(list(self.busy), timeout=None if self.busy else 0):
                 assert isinstance(connection, Connection)
                 yield from self._heed(connection)
+        if self.given_up:
+            raise self._verdict()
 
     def close(self) -> None:
         """Let the workers go, whatever they are doing: they end when the socket is closed."""
@@ -147,16 +151,23 @@ class _Crew:
             return
         attempt.deaths += 1
         self.deaths += 1
-        if attempt.deaths >= ATTEMPTS or self.deaths >= ATTEMPTS * self.size:
-            how = "killed, or out of memory: fewer workers need less of it"
-            raise RunError(
-                f"{named(attempt.task.chips)} could not be computed: the worker ended in each of "
-                f"{attempt.deaths} attempts ({how}); chips that are done are kept"
-                if attempt.deaths >= ATTEMPTS
-                else f"{self.deaths} workers in a row ended without a result, the last with "
-                f"{named(attempt.task.chips)} ({how}); chips that are done are kept"
+        if self.deaths >= ATTEMPTS * self.size:  # not these chips' fault, or that of all
+            self.given_up = [attempt]
+            raise self._verdict()
+        (self.queue if attempt.deaths < ATTEMPTS else self.given_up).append(attempt)
+
+    def _verdict(self) -> RunError:
+        chips = named([chip for attempt in self.given_up for chip in attempt.task.chips])
+        how = "killed, or out of memory: fewer workers need less of it"
+        if self.given_up[0].deaths < ATTEMPTS:
+            return RunError(
+                f"{self.deaths} workers in a row ended without a result, the last with {chips} ({how}); "
+                "chips that are done are kept"
             )
-        self.queue.append(attempt)
+        return RunError(
+            f"{chips} could not be computed: the worker ended in each of {ATTEMPTS} attempts ({how}); "
+            "all other chips are done and kept"
+        )
 
 
 def named(chips: Sequence[int]) -> str:
@@ -260,6 +271,6 @@ def _start(data: int) -> _Worker:
                 _dismiss_starter()
                 raise
     raise RunError(
-        "cannot start workers: the process that starts them ended at once (its own words are above); "
+        "cannot start workers: the process that starts them ended at once (killed, or as it says above); "
         "workers=1 needs none"
     )

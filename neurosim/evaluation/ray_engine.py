@@ -85,8 +85,8 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise RunError(
-            f"cannot reach Ray at RAY_ADDRESS={address} ({error}): expected host:port of a running head node; "
-            "unset it to use this machine"
+            f"cannot reach Ray at RAY_ADDRESS={address} ({error}): expected host:port of a running head "
+            "node; unset it to use this machine"
         ) from error
 
 

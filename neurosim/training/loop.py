@@ -34,7 +34,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     hardware: Hardware | None = None,
-    chips_per_batch: int = 1,
+    chips_per_batch: int | None = None,
     seed: int = 0,
     optimizer: str = "adam",
     lr: float = 1e-3,
@@ -65,6 +65,7 @@ def train(
             validation in plain numbers.  Converter ranges are fixed anew every 25 steps.
         chips_per_batch: chips of ``hardware`` that share each batch, each a part of the samples: *k* new ones
             a step, chips *s·k* … *s·k + k − 1* in step *s* (the most that divide a batch evenly).
+            None: one chip a step.
         seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
         optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
         lr: learning rate.
@@ -99,7 +100,7 @@ def train(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         hardware=None if hardware is None else hardware.model_dump(mode="json"),
-        chips_per_batch=chips_per_batch,
+        chips_per_batch=1 if chips_per_batch is None else chips_per_batch,
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(
@@ -110,7 +111,7 @@ def train(
     _check_model(model)
     layout = _move(model, where)
     place: Place = (
-        Digital(model) if hardware is None else ThroughChips(model, hardware, seed, chips_per_batch)
+        Digital(model) if hardware is None else ThroughChips(model, hardware, seed, settings.chips_per_batch)
     )
     held = nullcontext(None) if out is None else RunFolder.held(out, settings.described(), config, resume)
     with held as folder, put_off() as interrupt:

@@ -227,7 +227,7 @@ def adc_steps(net: Deployed) -> float:
         return 0.0
     largest = 0.0
     for module in net.modules():
-        for key, crossbar in module.crossbars.items() if isinstance(module, OnCrossbars) else ():
+        for key, crossbar in module._crossbars.items() if isinstance(module, OnCrossbars) else ():
             step = float(crossbar.calibrated().adc.max()) / (2 ** (bits - 1) - 1)
-            largest = max(largest, step * float(module.weight_of(key).detach().abs().max()))
+            largest = max(largest, step * float(module._weight_of(key).detach().abs().max()))
     return largest * 3.0  # drift compensation multiplies by up to about 2.5 in ten years

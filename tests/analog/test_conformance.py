@@ -32,6 +32,7 @@ from .networks import (
 pytestmark = [
     pytest.mark.filterwarnings("ignore:this network does not treat axis 0"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),  # torch's own
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),  # torch's own
 ]
 
 layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())

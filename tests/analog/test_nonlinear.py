@@ -53,7 +53,7 @@ def test_ideal_wires_leave_the_law_alone(name: str) -> None:
     layer, x = filled(row.layer()), samples(row, 2)
     net = deploy(layer, hardware, calibration=x)
     full = float(net.calibration_state()["root.dac"])
-    volts = torch.sinh(read_volt * net.crossbars["weight"].operator.vectors(x).double() / full / v0)
+    volts = torch.sinh(read_volt * net._crossbars["weight"].operator.vectors(x).double() / full / v0)
     weight = layer.weight.detach().double().reshape(layer.weight.shape[0], -1)
     groups = volts.shape[1]
     by_group = weight.reshape(groups, -1, weight.shape[1])
@@ -62,7 +62,7 @@ def test_ideal_wires_leave_the_law_alone(name: str) -> None:
         * full
         / torch.sinh(torch.tensor(read_volt / v0, dtype=torch.float64))
     )
-    expected = net.crossbars["weight"].operator.restore(y.float() + layer.bias.detach(), x, layer.weight)
+    expected = net._crossbars["weight"].operator.restore(y.float() + layer.bias.detach(), x, layer.weight)
     found = read(net, lot(net)[[0]], x)[0]
     assert close(found, expected, 1e-5)
     assert not close(found, layer(x).detach(), 1e-2)

@@ -160,7 +160,7 @@ def test_outputs_saturate_at_ranges_that_never_follow_the_batch() -> None:
 def test_parts_of_a_product_read_their_own_rows_exactly(layer: Row) -> None:
     net = deploy(filled(layer.layer()).double(), ns.hardware("ideal", **small(7, 5)))
     module = next(m for m in net.modules() if isinstance(m, OnCrossbars))
-    operator, rows = module.crossbars["weight"].operator, module.crossbars["weight"].layout.row_slices
+    operator, rows = module._crossbars["weight"].operator, module._crossbars["weight"].layout.row_slices
     x = samples(layer).double()
     x = x[0] if layer is LAYERS["conv, unbatched"] else x
     matrix = module.weight.detach().flatten(1)

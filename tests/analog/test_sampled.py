@@ -15,7 +15,7 @@ import neurosim as ns
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.crossbar import ContractError
 from neurosim.analog.lot import Lot
-from neurosim.analog.sampled import SampledModule, SampledRow, sample_parameters, sampled
+from neurosim.analog.sampled import SampledModule, SampledRow, sample_parameters
 from neurosim.devices import Hardware
 from neurosim.devices.spread import Spread
 from neurosim.errors import UsageError
@@ -318,18 +318,6 @@ def test_rows_say_what_differs():
     ]
     assert not isinstance(net[1], SampledModule)  # its crossbar asks for the bias
     assert sample_parameters(net, ns.hardware("ideal"), Bench(), set()) == []
-
-
-def test_a_digital_bias_on_all_chips():
-    hardware = ns.hardware("ideal", parameters={"fc.bias": SPREAD})
-    active = activate(Bench())
-    active.part = slice(1, 2)
-    bias = torch.ones(3, requires_grad=True)
-    found = sampled("fc.bias", bias, hardware, active)
-    assert found is not None
-    assert torch.equal(found, SPREAD.sample(bias, Draws(2, CHIPS, "fc.bias")))
-    assert found.requires_grad
-    assert sampled("fc.weight", bias, hardware, active) is None
 
 
 def hw(pattern: str, **changes: Any) -> Hardware:

@@ -137,7 +137,7 @@ class Restated:
     def __init__(self, net: Deployed, chip: int, time_s: float = 0.0) -> None:
         (layer,) = (m for m in net.modules() if isinstance(m, OnCrossbars))
         self.hw, self.chip, self.time_s, self.layer = net.hardware, chip, time_s, layer
-        self.lay, self.name = layer.crossbars["weight"].layout, layer.crossbars["weight"].name
+        self.lay, self.name = layer._crossbars["weight"].layout, layer._crossbars["weight"].name
         self.weight = layer.weight.detach().flatten(1)
         largest = (
             self.weight.abs().amax(1, keepdim=True)
@@ -190,7 +190,9 @@ class Restated:
         if isinstance(self.layer, nn.Linear):
             return F.linear(x.double(), weight, bias)
         twin = copy.deepcopy(self.layer).double()
-        return self.layer.crossbars["weight"].operator.ideal(x.double(), weight, None if twin.bias is None else bias)
+        return self.layer._crossbars["weight"].operator.ideal(
+            x.double(), weight, None if twin.bias is None else bias
+        )
 
     def ranges(self, x: Tensor) -> np.ndarray:
         """Of the ADC of each tile of a linear layer calibrated on x."""

@@ -280,7 +280,7 @@ def _tcn(norm: Callable[..., nn.Module]) -> nn.Module:
 
 
 class WaveNet(nn.Module):
-    """WaveNet (van den Oord 2016): gated dilated convolutions, skip connections, a condition on the speaker."""
+    """WaveNet (van den Oord 2016): gated dilated convolutions, skips, a speaker."""
 
     def __init__(self, width: int = 8, layers: int = 4) -> None:
         super().__init__()
@@ -291,20 +291,18 @@ class WaveNet(nn.Module):
             norm(nn.Conv1d(width, 2 * width, 2, dilation=2**n)) for n in range(layers)
         )
         self.skips = nn.ModuleList(nn.Conv1d(width, 12, 1) for _ in range(layers))
-        self.residuals = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(layers))
+        self.residuals = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(layers - 1))
         self.end = nn.Sequential(nn.ReLU(), nn.Conv1d(12, 12, 1), nn.ReLU(), nn.Conv1d(12, 16, 1))
 
     def forward(self, x: Tensor, speaker: Tensor) -> Tensor:
         x = self.start(x) + self.speakers(speaker)[..., None]
-        total = torch.zeros(())
-        for n, (gated, skip, residual) in enumerate(
-            zip(self.filters, self.skips, self.residuals, strict=True)
-        ):
+        skipped = []
+        for n, (gated, skip) in enumerate(zip(self.filters, self.skips, strict=True)):
             value, gate = gated(F.pad(x, (2**n, 0))).chunk(2, dim=1)
             y = torch.tanh(value) * torch.sigmoid(gate)
-            total = total + skip(y)
-            x = x + residual(y)
-        return self.end(total)
+            skipped.append(skip(y))
+            x = x + self.residuals[n](y) if n < len(self.residuals) else x
+        return self.end(torch.stack(skipped).sum(0))
 
 
 class LoRA(nn.Module):
@@ -450,6 +448,14 @@ def _efficient() -> nn.Module:
 def _squeeze() -> nn.Module:
     net = _cv("squeezenet", "SqueezeNet", [[16, 16], [24]], [[0, 1], [0]], 3, 12, num_classes=5)
     net.output.final_pool = nn.AdaptiveAvgPool2d(1)  # type: ignore[union-attr]
+    return net
+
+
+def _condensed() -> nn.Module:
+    net = _cv("condensenet", "CondenseNet", [[12, 16]], 8, 2, num_classes=5)
+    for name, chosen in net.named_buffers():  # which channels a layer reads; zeros until it is trained
+        if name.endswith("index"):
+            chosen.copy_(torch.arange(len(chosen)).flip(0))
     return net
 
 
@@ -717,12 +723,8 @@ ZOO: dict[str, Network] = {
     "GRU, two directions": Network(
         lambda: _Last(nn.GRU(6, 9, 2, bidirectional=True, batch_first=True)), lambda: call(some(3, 7, 6))
     ),
-    "RNN language model, tied": Network(
-        lambda: LanguageModel(nn.RNN, 29, 14), lambda: call(tokens(3, 8))
-    ),
-    "LSTM language model, tied": Network(
-        lambda: LanguageModel(nn.LSTM, 29, 14), lambda: call(tokens(3, 8))
-    ),
+    "RNN language model, tied": Network(lambda: LanguageModel(nn.RNN, 29, 14), lambda: call(tokens(3, 8))),
+    "LSTM language model, tied": Network(lambda: LanguageModel(nn.LSTM, 29, 14), lambda: call(tokens(3, 8))),
     "LSTM cells": Network(lambda: TimeSequence(11), lambda: call(some(3, 6))),
     "GRU cell, RNN cell, bilinear": Network(Captioner, lambda: call(some(3, 10), tokens(3, 4))),
     "attention, sizes and extra keys": Network(
@@ -750,17 +752,15 @@ ZOO: dict[str, Network] = {
     ),
     "MobileNetV3": _cv_row(_mobile3, images()),
     "ShuffleNet, channel shuffle": _cv_row(
-        lambda: _cv("shufflenet", "ShuffleNet", [[24, 24], [36]], 8, 3, num_classes=5), images()
+        lambda: _cv("shufflenet", "ShuffleNet", [[24, 24], [48]], 12, 3, num_classes=5), images()
     ),
     "ShuffleNetV2": _cv_row(
-        lambda: _cv("shufflenetv2", "ShuffleNetV2", [[12, 12]], 8, 24, use_se=True, num_classes=5), images()
+        lambda: _cv("shufflenetv2", "ShuffleNetV2", [[32, 32]], 8, 24, use_se=True, num_classes=5), images()
     ),
     "DenseNet": _cv_row(
         lambda: _cv("densenet", "DenseNet", [[10, 14], [11, 15]], 6, num_classes=5), images()
     ),
-    "CondenseNet, chosen channels": _cv_row(
-        lambda: _cv("condensenet", "CondenseNet", [[12, 16]], 8, 2, num_classes=5), images()
-    ),
+    "CondenseNet, chosen channels": _cv_row(_condensed, images()),
     "EfficientNet": _cv_row(_efficient, images()),
     "SqueezeNet": _cv_row(_squeeze, images()),
     "SE-ResNet": _cv_row(
@@ -778,14 +778,15 @@ ZOO: dict[str, Network] = {
         digital=("features.stage*.conv*.weight",),
     ),
     "U-Net": _cv_row(
-        lambda: _cv("unet", "UNet", [[8, 12], [8, 6]], 6, in_size=(16, 16), num_classes=3), images(size=16)
+        lambda: _cv("unet", "UNet", [[8, 12, 12], [12, 8, 6]], 6, in_size=(16, 16), num_classes=3),
+        images(size=16),
     ),
     "DRN, dilated": _cv_row(_dilated, images(size=16)),
     "ENet, unpooling, transposed": _cv_row(_enet, images(batch=2)),
     "QuartzNet": _cv_row(
         _speech,
         lambda: call(some(3, 8, 32), torch.tensor([32, 25, 17])),
-        options={"weights": ["*.conv.weight"]},
+        options={"weights": ["features.*conv.weight"]},
     ),
     "GPT-2": _hf_row(
         _gpt2,
@@ -800,14 +801,16 @@ ZOO: dict[str, Network] = {
     "Wav2Vec2": _hf_row(_wav2vec, lambda: call(some(3, 200))),
     "T5": _hf_row(_t5, lambda: call(tokens(3, 6), decoder_input_ids=tokens(3, 4, name="target"))),
     "Whisper": _hf_row(
-        _whisper, lambda: call(some(3, 8, 20), decoder_input_ids=tokens(3, 4, name="target"))
+        _whisper,
+        lambda: call(some(3, 8, 20), decoder_input_ids=tokens(3, 4, name="target")),
+        digital=("model.decoder.embed_positions.weight",),  # a subclass that takes rows of it itself
     ),
     "3-D U-Net": Network(_unet3d, lambda: call(some(2, 1, 8, 8, 8)), needs=("monai",)),
     "DynUNet": Network(_vnet, images(channels=1, size=16), needs=("monai",)),
     "dense graph convolutions": Network(
         Graphs,
         _graphs,
-        options={"weights": ["first.lin.weight", "second.*.weight"]},
+        options={"weights": ["first.lin.weight"]},
         needs=("torch_geometric",),
     ),
 }

@@ -280,9 +280,9 @@ def test_chips_that_kill_are_named_after_three_attempts_and_the_others_kept(
     whole: Table, tmp_path: Path, spoil: Callable[..., None], started: list[int]
 ) -> None:
     spoil(deadly=frozenset([5]))
-    with pytest.raises(RunError, match=r"^chips 4, 5 could not be computed: .* in each of 3 attempts"):
+    with pytest.raises(RunError, match=r"^chips 4, 5 could not .* in each of 3 attempts .*all other"):
         run(ledger=tmp_path / "chips.sqlite")
-    assert len(started) == 2 + 2
+    assert 3 <= len(started) <= 5, "two, and one for a death unless another worker is idle by then"
     others = [row for row in whole.rows() if row["chip"] not in (4, 5)]
     assert [row._asdict() for row in rows(tmp_path / "chips.sqlite")] == others
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from neurosim.analog import Deployed, Lot, deploy
 from neurosim.devices import hardware
+from neurosim.errors import UsageError
 from neurosim.training import AdversarialWeights, ForwardNoise, Standard, train
 from neurosim.training.place import ThroughChips
 
@@ -121,3 +123,55 @@ def test_another_chip_is_another_run(tmp_path: Path) -> None:
             hardware=hardware("gaussian-mismatch"),
             **OPTIONS,
         )
+
+
+def test_several_chips_share_a_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
+    kept, chosen = [], hardware("pcm-joshi-2020")
+    for folder, stops in (("whole", []), ("parts", [3, 4])):
+        for stop in [*stops, None]:
+            model, calls = worker.network(), iter(range(1, 100))
+
+            def tell(_: object, stop: int | None = stop, calls: Any = calls) -> None:
+                if next(calls) == stop:
+                    raise KeyboardInterrupt
+
+            options = {**OPTIONS, "hardware": chosen, "chips_per_batch": 4, "resume": True, "progress": tell}
+            with pytest.raises(KeyboardInterrupt) if stop is not None else contextlib.nullcontext():
+                train(model, worker.loaders(), out=tmp_path / folder, **options)
+        kept.append(model[5].weight.detach())
+    assert torch.equal(*kept)
+    one = worker.network()
+    train(one, worker.loaders(), **{**OPTIONS, "hardware": chosen})
+    assert not torch.equal(kept[0], one[5].weight.detach())
+    with pytest.raises(UsageError, match=r"chips_per_batch"):
+        train(
+            worker.network(),
+            worker.loaders(),
+            out=tmp_path / "whole",
+            **{**OPTIONS, "hardware": chosen, "resume": True},
+        )
+
+
+def test_each_sample_of_a_shared_batch_learns_through_its_own_chip() -> None:
+    plain = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    place = ThroughChips(plain, hardware("gaussian-mismatch"), seed=3, chips_per_batch=4)
+    x = torch.linspace(-1, 1, 8 * 6, dtype=torch.float64).reshape(8, 6)
+    with place.step(5) as network:
+        network(x).square().sum().backward()
+    found = [p.grad.clone() for p in place.network.parameters()]
+    expected = [torch.zeros_like(g) for g in found]
+    net = deploy(plain, hardware("gaussian-mismatch"))
+    for part, chip in enumerate(range(20, 24)):  # chips 5·4 … 5·4 + 3
+        net.zero_grad()
+        with net.on(Lot(net.hardware, seed=3)[chip]) as chips:
+            chips(x[2 * part : 2 * part + 2]).square().sum().backward()
+        for total, p in zip(expected, net.parameters(), strict=True):
+            total += p.grad
+    torch.testing.assert_close(found, expected)
+
+
+def test_chips_need_hardware_to_share() -> None:
+    with pytest.raises(UsageError, match="chips_per_batch=4 needs hardware to train through"):
+        train(worker.network(), worker.loaders(), **{**OPTIONS, "chips_per_batch": 4})
+    with pytest.raises(UsageError, match="expected chips_per_batch, an integer >= 1; got chips_per_batch=0"):
+        train(worker.network(), worker.loaders(), **{**OPTIONS, "chips_per_batch": 0})

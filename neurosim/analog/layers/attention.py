@@ -88,19 +88,19 @@ class MultiheadAttentionOnCrossbars(OnCrossbars, nn.MultiheadAttention):
 
     def _project(self, part: str, x: Tensor) -> Tensor:
         """(batch, heads, sequence, features a head)."""
-        return self._heads(self._product(part, x, self.weight_of(part), self.bias_of(part)))
+        return self._heads(self._product(part, x, self._weight_of(part), self._bias_of(part)))
 
     def _heads(self, y: Tensor) -> Tensor:
         return y.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
-    def weight_of(self, key: str) -> Tensor:
+    def _weight_of(self, key: str) -> Tensor:
         # where weights are packed each crossbar knows its part
         found: Tensor = (
             self.in_proj_weight if self._qkv_same_embed_dim else getattr(self, f"{key}_proj_weight")
         )
         return found
 
-    def bias_of(self, key: str) -> Tensor | None:
+    def _bias_of(self, key: str) -> Tensor | None:
         return None if self.in_proj_bias is None else self.in_proj_bias.chunk(3)[_PARTS.index(key)]
 
     def _extended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:

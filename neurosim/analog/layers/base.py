@@ -93,14 +93,16 @@ class OnCrossbars(nn.Module):
         kind: the layer's type, in the table of layers.
         whole: methods of that type which a subclass must not have changed.
         digital: parameters of that type which stay digital.
-        crossbars: by name of the parameter they read.
+        _crossbars: by name of the parameter they read.
+        _folded: the batch normalisation that the layer does while chips are on the bench, if any.
     """
 
     kind: ClassVar[type[nn.Module]]
     whole: ClassVar[tuple[str, ...]] = ("forward",)
     digital: ClassVar[tuple[str, ...]] = ()
 
-    crossbars: dict[str, Crossbar]
+    _crossbars: dict[str, Crossbar]
+    _folded: nn.Module | None
 
     @staticmethod
     @abstractmethod
@@ -120,26 +122,26 @@ class OnCrossbars(nn.Module):
         """Why this layer of the right kind has to stay digital, if it has to."""
         return None
 
-    def holds(self, key: str) -> bool:
+    def _holds(self, key: str) -> bool:
         """Whether crossbars hold the parameter ``key`` (a digital bias counts: it goes with them)."""
         top = key.split(".")[0]
         return top == "parametrizations" or ("." not in key and key not in self.digital)
 
-    def weight_of(self, key: str) -> Tensor:
+    def _weight_of(self, key: str) -> Tensor:
         """The parameter that the crossbar ``key`` reads."""
         return cast(Tensor, getattr(self, key))
 
-    def bias_of(self, key: str) -> Tensor | None:
+    def _bias_of(self, key: str) -> Tensor | None:
         """The bias that goes with it, if there is one."""
         return optional(self, key.replace("weight", "bias"))
 
     @property
     def _idle(self) -> bool:
         """Whether the layer computes as it always did."""
-        return next(iter(self.crossbars.values())).idle
+        return next(iter(self._crossbars.values())).idle
 
     def _product(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.crossbars[key].forward(x, weight, bias)
+        return self._crossbars[key].forward(x, weight, bias)
 
 
 def optional(layer: nn.Module, key: str) -> Tensor | None:

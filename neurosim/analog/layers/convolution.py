@@ -71,7 +71,7 @@ class _TransposedConvolution(OnCrossbars):
         if self._idle:
             found: Tensor = super().forward(input, output_size)
             return found
-        crossbar = self.crossbars["weight"]
+        crossbar = self._crossbars["weight"]
         weight, bias = folded(self, self.weight, self.bias)
         crossbar.operator = self._operator(crossbar.operator, input, output_size)
         if crossbar.bench.active is None:

@@ -37,7 +37,7 @@ class BilinearOnCrossbars(OnCrossbars, nn.Bilinear):
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         if self._idle:
             return super().forward(input1, input2)
-        crossbar = self.crossbars["weight"]
+        crossbar = self._crossbars["weight"]
         if crossbar.bench.active is None:
             products, bias = crossbar.forward(input1, self.weight, None), None
         else:

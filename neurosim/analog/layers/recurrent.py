@@ -67,7 +67,7 @@ class _Weights(OnCrossbars):
         """The product with one weight, realised once for all its uses in this forward."""
         weight: Tensor = getattr(self, key)
         bias = optional(self, key.replace("weight", "bias"))
-        crossbar = self.crossbars[key]
+        crossbar = self._crossbars[key]
         if crossbar.bench.active is None:
             return lambda x: crossbar.forward(x, weight, bias)
         held = crossbar.hold(weight, bias)
@@ -100,7 +100,7 @@ class _Recurrent(_Weights, nn.RNNBase):
         )
 
     def _packed(self, packed: PackedSequence, hx: Any) -> Any:
-        active = next(iter(self.crossbars.values())).bench.active
+        active = next(iter(self._crossbars.values())).bench.active
         if active is not None and len(active.numbers) > 1:
             raise ContractError("packed sequences sort the samples of all chips together")
         sizes = packed.batch_sizes.tolist()
