@@ -678,6 +678,7 @@ def _facts(study: Mapping[str, Evaluation], summaries: Mapping[str, Table]) -> d
             label: {
                 "hardware": found.hardware.name,
                 "digital_accuracy": found.digital_accuracy,
+                "products_error": found.products_error,
                 "summary": summaries[label].rows(),
                 "chips": found.table.rows(),
             }
@@ -691,7 +692,13 @@ def _text(study: Mapping[str, Evaluation], summaries: Mapping[str, Table]) -> st
     chips, samples = len(set(first.table.column("chip").tolist())), first.table.column("samples")[0]
     digital = {label: found.digital_accuracy for label, found in study.items()}
     title = f"accuracy in % over {chips} chips of {first.hardware.name}, {samples} test samples"
-    return f"{title}\n{console.readable(summaries, digital)}"
+    lines = [
+        f"{label}: outputs are off by {console.percent(found.products_error)} % (rms, first chip) because "
+        "products are not of float32"
+        for label, found in study.items()
+        if found.products_error is not None
+    ]
+    return "\n".join([title, console.readable(summaries, digital), *lines])
 
 
 def _listed(files: Mapping[str, str]) -> str:

@@ -584,11 +584,16 @@ def train_run(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run's network does on chips: the table of chips, and its accuracy off any chip."""
+    """What a run's network does on chips: the table of chips, and its accuracy off any chip.
+
+    ``products_error`` is that of :meth:`neurosim.analog.Deployed.products_error` on the first chip at the
+    first age, where products are not of float32.
+    """
 
     table: Table
     digital_accuracy: float
     hardware: Hardware
+    products_error: float | None = None
 
 
 def evaluate_run(
@@ -613,6 +618,7 @@ def evaluate_run(
     computed again: a stopped evaluation goes on where it stopped.  ``workers`` and ``engine`` are those of
     :func:`neurosim.evaluate`; with either, converter ranges too are found with one thread.
     """
+    from neurosim.analog import Lot
     from neurosim.data import Batches
     from neurosim.evaluation import digital_accuracy, evaluate, one_thread
 
@@ -632,7 +638,11 @@ def evaluate_run(
             workers=workers,
             engine=engine,
         )
-        return Evaluation(table, digital_accuracy(net, test), hardware)
+        off = None
+        if net.options["products"] != "float32":
+            first = Lot(hardware, seed)[int(table.column("chip")[0])]
+            off = net.products_error(first, splits.test[:TEST_BATCH].inputs, time_s=min(times_s))
+        return Evaluation(table, digital_accuracy(net, test), hardware, off)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from neurosim.analog.inputs import tensors_in
 from neurosim.devices import Hardware
 from neurosim.errors import UsageError
 
-from .truth import check_equal, hold, of_chip, read
+from .truth import check_equal, hold, of_chip, read, weighted
 from .zoo import ZOO, Call, made, named
 
 pytestmark = [
@@ -81,9 +81,9 @@ def test_gradients_are_those_of_the_original(name: str) -> None:
     net, plain, call = deployed(name)
     net, plain, call = net.double(), plain.double(), call.each(Tensor.double)
     ours, theirs = (call.each(lambda x: x.clone().requires_grad_()) for _ in range(2))
-    _weighted(tensors_in(theirs.of(plain))).backward()
+    weighted(tensors_in(theirs.of(plain))).backward()
     with net.on(Lot(IDEAL)[0:2]) as chips:
-        (_weighted(tensors_in(ours.of(chips)), chips=2) / 2).backward()
+        (weighted(tensors_in(ours.of(chips)), of_chips=True) / 2).backward()
     pairs = [*zip(net.parameters(), plain.parameters(), strict=True)]
     names = [key for key, _ in net.named_parameters()]
     pairs += [*zip(ours.real, theirs.real, strict=True)]
@@ -96,17 +96,6 @@ def test_gradients_are_those_of_the_original(name: str) -> None:
             off, largest = float((a.grad - b.grad).abs().max()), float(b.grad.abs().max())
             assert off <= 1e-7 * max(1e-6, largest), f"{key}: {off} of {largest}"
     assert reached > 0
-
-
-def _weighted(outputs: list[Tensor], chips: int | None = None) -> Tensor:
-    """One number that depends on every output, the same for every chip."""
-    total = torch.zeros((), dtype=torch.float64)
-    for y in outputs:
-        if y.is_floating_point() and y.requires_grad:
-            one = y[0] if chips else y
-            weights = torch.linspace(-1, 1, one.numel(), dtype=y.dtype).reshape(one.shape)
-            total = total + (y * weights).sum()
-    return total
 
 
 # ---- still the same network ----

@@ -17,7 +17,7 @@ from neurosim.analog import Lot
 from neurosim.analog.inputs import tensors_in
 
 from .networks import filled, some
-from .truth import check_equal, hold, of_chip, read
+from .truth import check_equal, hold, of_chip, read, weighted
 from .zoo import Call, call, tokens
 
 pytestmark = [
@@ -69,21 +69,12 @@ def check_gradients(layer: nn.Module, inputs: Call, tile: dict[str, Any]) -> Non
     ours, theirs = (inputs.each(lambda x: x.double().requires_grad_()) for _ in range(2))
     weighted(tensors_in(theirs.of(plain))).backward()
     with net.on(Lot(net.hardware)[0:2]) as chips:
-        weighted([y.movedim(0, -1) for y in tensors_in(ours.of(chips))]).backward()
+        weighted(tensors_in(ours.of(chips)), of_chips=True).backward()
     for a, b in zip([*net.parameters(), *ours.real], [*plain.parameters(), *theirs.real], strict=True):
         assert (a.grad is None) == (b.grad is None)
         if a.grad is not None and b.grad is not None:
             largest = max(1.0, float(b.grad.abs().max()))
             assert float((a.grad - 2 * b.grad).abs().max()) <= 1e-11 * largest
-
-
-def weighted(outputs: list[Tensor]) -> Tensor:
-    """One number, from every output with its own weight; chips, on a last axis, weigh the same."""
-    total = torch.zeros((), dtype=torch.float64)
-    for y in outputs:
-        flat = y.reshape(-1, y.shape[-1])
-        total = total + (y * torch.linspace(-1, 1, flat.shape[0]).double().reshape(*y.shape[:-1], 1)).sum()
-    return total
 
 
 # ---- matrices ----
@@ -167,7 +158,7 @@ def test_convolution(made: tuple[nn.Module, Call], tile: dict[str, Any]) -> None
 
 @st.composite
 def transposed(draw: Draw) -> tuple[nn.Module, Call]:
-    """A transposed convolution in one, two or three dimensions, and inputs, perhaps with the output's size."""
+    """A transposed convolution in one, two or three dimensions, perhaps with the output's size."""
     dims, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
 
     def each(low: int, high: int) -> tuple[int, ...]:

@@ -34,13 +34,24 @@ def check_equal(found: list[Tensor], wanted: list[Tensor], relative: float = 1e-
 
 
 def of_chip(outputs: list[Tensor], chip: int) -> list[Tensor]:
+    """Outputs of one chip."""
     return [y[chip].detach() for y in outputs]
+
+
+def weighted(outputs: list[Tensor], of_chips: bool = False) -> Tensor:
+    """One number that depends on every output, each with a weight of its own, the same for every chip."""
+    total = torch.zeros((), dtype=torch.float64)
+    for y in outputs:
+        if y.is_floating_point() and y.requires_grad:
+            one = y[0] if of_chips else y
+            total = total + (y * torch.linspace(-1, 1, one.numel()).to(y).reshape(one.shape)).sum()
+    return total
 
 
 def hold(plain: nn.Module, net: Deployed, chip: int) -> None:
     """Give a network the weights that one chip of lot 0 holds, each parameter programmed once."""
     fix(plain)
-    names = {crossbar.cells.name: crossbar.operator for crossbar in net._crossbars()}
+    names = {crossbar.cells.name: crossbar.operator for crossbar in net._all_crossbars()}
     device = net.hardware.device
     for name, operator in names.items():
         weight = plain.get_parameter(name.removeprefix("root."))
@@ -57,10 +68,11 @@ def fix(plain: nn.Module) -> None:
     """Weights that are computed from others become parameters themselves."""
     for module in list(plain.modules()):
         if parametrize.is_parametrized(module):
-            for key in list(module.parametrizations):  # type: ignore[arg-type]
-                value = getattr(module, key).detach()
-                parametrize.remove_parametrizations(module, key)
-                delattr(module, key)
-                module.register_parameter(key, nn.Parameter(value))
+            # not by torch's function, which changes the class, that a deep copy shares with its original
+            values = {key: getattr(module, key).detach().clone() for key in module.parametrizations}  # type: ignore[union-attr]
+            module.__class__ = type(module).__bases__[0]
+            del module.parametrizations
+            for key, value in values.items():
+                setattr(module, key, nn.Parameter(value))
         if hasattr(module, "weight_g"):
             nn.utils.remove_weight_norm(module)

@@ -119,9 +119,12 @@ class _Recurrent(_Weights, nn.RNNBase):
             return [x.new_zeros(rows, batch, size) for size in sizes]
         expected = [(rows, batch, size) for size in sizes]
         if [tuple(h.shape) for h in given] != expected:
-            raise UsageError(
+            sentence = (
                 f"expected an initial state of shape {expected[0]}; got {[tuple(h.shape) for h in given]}"
             )
+            active = next(iter(self._crossbars.values())).bench.active
+            # its first axis may happen to be as long as the batch: then chips cannot ride there
+            raise ContractError(sentence) if active is not None and active.linear else UsageError(sentence)
         return given
 
     def _as_given(self, last: list[Tensor]) -> Any:
