@@ -9,7 +9,8 @@ Each repetition runs reference and chips one after the other, so that both see t
 
 Where aihwkit can be imported, the same evaluation through its torch tile runs in the same interleaving
 (program_analog_weights, drift_analog_weights, forward); its compiled tile needs one exact torch version
-and is left out.
+and is left out.  aihwkit-lightning has neither devices nor ageing: its layers run with 8-bit inputs and
+outputs, white output noise and Gaussian weight noise, drawn in each forward (training mode, rest in eval).
 
     python benchmarks/engine.py [--network mlp|mlp-1000|cnn|resnet18|vit-tiny|all] [--chips 1,10]
                                 [--repeats 5] [--threads 2] [--profile]
@@ -66,6 +67,39 @@ def aihwkit_chip(plain: torch.nn.Module, x: torch.Tensor) -> Callable[[], None] 
     return chip
 
 
+def lightning_chip(plain: torch.nn.Module, x: torch.Tensor) -> Callable[[], None] | None:
+    """One forward of aihwkit-lightning; None without it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from aihwkit_lightning.nn.conversion import convert_to_analog
+            from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
+            from aihwkit_lightning.simulator.parameters import WeightNoiseInjectionType
+    except ImportError:
+        return None
+    config = TorchInferenceRPUConfig()
+    config.mapping.max_input_size = 512
+    config.forward.inp_res = config.forward.out_res = 1 / 254
+    config.forward.out_noise, config.forward.out_bound = 0.04, 12.0
+    config.modifier.noise_type = WeightNoiseInjectionType.ADD_NORMAL
+    config.modifier.std_dev = 0.03
+    config.pre_post.input_range.enable = True
+    config.pre_post.input_range.init_from_data = 0
+    analog = convert_to_analog(copy.deepcopy(plain), config).eval()
+    for module in analog.modules():
+        if "Analog" in type(module).__name__:
+            module.train()
+
+    def chip() -> None:
+        with torch.no_grad():
+            analog(x)
+
+    return chip
+
+
+PEERS = {"aihwkit torch tile": aihwkit_chip, "aihwkit-lightning": lightning_chip}
+
+
 @torch.no_grad()
 def measure(name: str, counts: list[int], repeats: int) -> None:
     plain, x = network(name)
@@ -76,7 +110,8 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
     block = net.chip_block(x)
     with net.on(lot[0]) as chips:
         step = chips.samples_per_piece(x)
-    peer = aihwkit_chip(plain, x)
+    others = {title: make(plain, x) for title, make in PEERS.items()}
+    others = {title: chip for title, chip in others.items() if chip is not None}
 
     def evaluate(count: int) -> None:
         for start in range(0, count, block):
@@ -85,7 +120,8 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
 
     plain(x), evaluate(1)
     for count in counts:
-        ratios, per_chip, reference, peers, pieces = [], [], [], [], []
+        ratios, per_chip, reference, pieces = [], [], [], []
+        peers: dict[str, list[float]] = {title: [] for title in others if count == counts[0]}
         for _ in range(repeats if count < 100 else 1):
             before = seconds(lambda: plain(x))
             took = seconds(lambda: evaluate(count)) / count  # noqa: B023
@@ -93,8 +129,8 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
             per_chip.append(took)
             ratios.append(took / reference[-1])
             pieces.append(seconds(lambda: [plain(piece) for piece in x.split(step)]) / reference[-1])
-            if peer is not None and count == counts[0]:
-                peers.append(seconds(peer) / reference[-1])
+            for title, found in peers.items():
+                found.append(seconds(others[title]) / reference[-1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(
             f"{name:8s} {len(x):6d} samples  {count:4d} chips"
@@ -104,9 +140,11 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
             f"  peak {peak:.2f} GB",
             flush=True,
         )
-        if peers:
-            ratio = statistics.median(peers)
-            print(f"{name:8s} {len(x):6d} samples  aihwkit torch tile, 1 chip: ratio {ratio:.2f}", flush=True)
+        for title, found in peers.items():
+            print(
+                f"{name:8s} {len(x):6d} samples  {title}, 1 chip: ratio {statistics.median(found):.2f}",
+                flush=True,
+            )
 
 
 @torch.no_grad()

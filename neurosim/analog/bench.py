@@ -21,6 +21,7 @@ class Active:
         part: which of them the present forward pass runs on.
         linear: probe mode: programmed weights, but no converters and no white noise.
         split: whether the inputs have been split among the chips, or repeated for them, already.
+        samples: where chips ride the batch axis, how many each has; 0 where they do not.
     """
 
     chips: Chips
@@ -28,6 +29,7 @@ class Active:
     part: slice
     linear: bool = False
     split: bool = False
+    samples: int = 0
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -67,13 +69,13 @@ class Bench:
         )
 
     @contextlib.contextmanager
-    def use(self, part: slice, linear: bool = False) -> Iterator[Active]:
+    def use(self, part: slice, linear: bool = False, samples: int = 0) -> Iterator[Active]:
         """Run on some of the chips only, each of which has its inputs."""
         active = self.active
         assert active is not None  # only called between Deployed.on and its end
-        before = active.part, active.linear, active.split
-        active.part, active.linear, active.split = part, linear, True
+        before = active.part, active.linear, active.split, active.samples
+        active.part, active.linear, active.split, active.samples = part, linear, True, samples
         try:
             yield active
         finally:
-            active.part, active.linear, active.split = before
+            active.part, active.linear, active.split, active.samples = before

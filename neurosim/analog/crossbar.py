@@ -60,6 +60,8 @@ class Crossbar:
     outputs: slice | None = None
     bias_spread: Spread | None = None
     ranges: Ranges | None = None
+    # calibration never came here: so will no read, or it is refused
+    unreached: bool = False
     # by use: a layer that a forward pass uses twice has two rows of white noise, so that neither depends
     # on how many vectors the other has read
     vectors_read: list[int] = field(default_factory=list)
@@ -96,16 +98,25 @@ class Crossbar:
         """Products of every chip with its share of ``x``; ``weight`` gives the layer's shape and order."""
         active = self._active()
         self._count_use()
+        chips = len(active.numbers)
+        # the same for all samples, such as positions in a text: every chip reads it, every sample gets it
+        shared = active.samples > 0 and chips > 1 and x.dim() > 1 and x.shape[0] == 1
+        if shared:
+            x = x.expand(chips, *x.shape[1:])
         signal = x if not x.is_floating_point() else _at_least_float32(x)
         batch = self.operator.batched(signal)
-        chips = len(active.numbers)
-        if batch.shape[0] % chips:
+        if batch.shape[0] % chips or x.shape[0] % chips:
             raise ContractError(f"{self.name} read {batch.shape[0]} vectors on {chips} chips")
         prepared = self.operator.prepare(batch)
-        y = self._linear(prepared, realised) if active.linear else self._read(prepared, realised, active)
+        y = (
+            self._probed(prepared, realised, active)
+            if active.linear
+            else self._read(prepared, realised, active)
+        )
         if not active.linear:
             self.vectors_read[self._use] += y.shape[0] // chips
         restored = self.operator.restore(y, x, weight)
+        restored = restored.repeat_interleave(active.samples, dim=0) if shared else restored
         return restored.to(x.dtype) if x.is_floating_point() else restored.to(weight.dtype)
 
     def _read(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
@@ -319,12 +330,23 @@ class Crossbar:
 
     def calibrated(self) -> Ranges:
         """The ranges; UsageError where they are not fixed yet."""
+        if self.unreached:
+            raise UsageError(
+                f"the calibration inputs never reached layer {self.name!r}: its converters have no ranges"
+            )
         if self.ranges is None:
             raise UsageError(
                 f"layer {self.name!r} is not calibrated: converter ranges are fixed once on training data, "
                 "call net.calibrate(inputs) first (or deploy(model, hardware, calibration=inputs))"
             )
         return self.ranges
+
+    def _probed(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
+        """Without noise and converters, and chips made as different as can be: a mix of them must be seen."""
+        y = self._linear(x, realised).unflatten(0, (len(active.numbers), -1))
+        place = torch.arange(active.part.start, active.part.stop, device=y.device)[:, None, None]
+        column = torch.arange(1, y.shape[2] + 1, device=y.device)
+        return (y * (1.5 + torch.sin(1 + place * column)).to(y.dtype)).flatten(0, 1)
 
     def _linear(self, x: Tensor, realised: Realised) -> Tensor:
         """Programmed weights and nothing else: (chips · vectors, columns)."""

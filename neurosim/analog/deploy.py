@@ -149,8 +149,10 @@ def _copy(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+            # nn.RNNBase keeps its weights in a list besides
+            for one in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    memo[id(one)] = one.detach().clone()
     return copy.deepcopy(model, memo)
 
 

@@ -132,49 +132,52 @@ class Deployed(nn.Module):
     @property
     def calibrated(self) -> bool:
         """Whether every converter that needs a range has one."""
-        return all(c.ranges is not None or not c.needs_ranges for c in self._all_crossbars())
+        return all(c.ranges is not None or c.unreached or not c.needs_ranges for c in self._all_crossbars())
 
     def calibrate(self, *args: Any, **kwargs: Any) -> None:
         """Fix the ranges of all converters on data, once, with nominal weights.
 
         A layer that a forward pass uses several times takes the largest range of its uses.  Ranges of an
-        earlier calibration are forgotten; when this one fails they stay.
+        earlier calibration are forgotten; when this one fails they stay.  A layer that the inputs do not
+        reach has none: chips refuse to read it.
 
         Args:
             args, kwargs: inputs of the network (samples, …), from the training data: never the data under
                 test.
 
         Raises:
-            UsageError: empty or non-finite inputs, inputs that never reach a layer, or chips are on the
-                bench.
+            UsageError: empty or non-finite inputs, inputs that reach no layer, or chips are on the bench.
         """
         if self._bench.active is not None:
             raise UsageError("expected to calibrate off the bench; leave net.on(...) first")
         if not any(t.dim() > 0 and len(t) > 0 for t in tensors_in((args, kwargs))):
             raise UsageError("expected a tensor of calibration inputs with at least one sample")
         crossbars = self._all_crossbars()
-        before = [crossbar.ranges for crossbar in crossbars]
+        before = [(crossbar.ranges, crossbar.unreached) for crossbar in crossbars]
         self._bench.observing = True
         try:
             for crossbar in crossbars:
-                crossbar.ranges = None
+                crossbar.ranges, crossbar.unreached = None, False
             with torch.no_grad(), _eval_mode(self), _through_forwards(self):
                 self(*args, **kwargs)
             self._check_reached(self._all_crossbars())
         except BaseException:
-            for crossbar, ranges in zip(crossbars, before, strict=True):
-                crossbar.ranges = ranges
+            for crossbar, (ranges, unreached) in zip(crossbars, before, strict=True):
+                crossbar.ranges, crossbar.unreached = ranges, unreached
             raise
         finally:
             self._bench.observing = False
 
     @staticmethod
     def _check_reached(crossbars: list[Crossbar]) -> None:
-        missed = [c.name for c in crossbars if c.needs_ranges and c.ranges is None]
-        if missed:
+        missed = [c for c in crossbars if c.needs_ranges and c.ranges is None]
+        if missed and len(missed) == len(crossbars):
             raise UsageError(
-                f"the calibration inputs never reached layer {missed[0]!r}: cannot fix its ranges"
+                f"the calibration inputs never reached layer {missed[0].name!r}, nor any other: "
+                "cannot fix ranges"
             )
+        for crossbar in missed:
+            crossbar.unreached = True
 
     def reestimate_batchnorm(self, *args: Any, **kwargs: Any) -> None:
         """From now on give every batch normalisation the statistics that these inputs have on each chip.
@@ -224,7 +227,9 @@ class Deployed(nn.Module):
             )
         taken = {name: _ranges_of(known[name], state) for name in names}
         for name, ranges in taken.items():
-            known[name].ranges = ranges
+            known[name].ranges, known[name].unreached = ranges, False
+        for crossbar in known.values():
+            crossbar.unreached = bool(taken) and crossbar.needs_ranges and crossbar.ranges is None
 
     def reuse_wires(self) -> None:
         """From now on, with gradients, solve the wires in the first forward and carry that solution on.
@@ -313,7 +318,7 @@ class Deployed(nn.Module):
         if self._bench.active is not None:
             raise UsageError("chips are on the bench already: leave the first net.on(...) before the next")
         for crossbar in self._all_crossbars():
-            if crossbar.needs_ranges:
+            if crossbar.needs_ranges and not crossbar.unreached:
                 crossbar.calibrated()
 
     def chip_block(self, *args: Any, budget_bytes: int = _MEMORY_BUDGET_BYTES, **kwargs: Any) -> int:

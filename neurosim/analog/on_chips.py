@@ -130,7 +130,7 @@ class OnChips:
     def _together(self, inputs: Inputs) -> Any:
         active = self._active
         count = len(active.numbers)
-        with self._net._bench.use(active.part, active.linear):
+        with self._net._bench.use(active.part, active.linear, inputs.samples):
             found = inputs.repeated(count).call(self._net)
         return joined(lambda ys: ys[0].unflatten(0, (count, ys[0].shape[0] // count)), [found])
 

@@ -15,16 +15,30 @@ Loader = Iterable[tuple[Tensor, Tensor]]
 """Anything that gives batches (x, y), and the same ones again: a list, Batches, an unshuffled DataLoader."""
 
 
+KEPT_BYTES = 1 << 30
+"""Data up to this size are read once and kept in memory for all chips and ages."""
+
+
 class Passes:
-    """A loader, read in order as often as needed; every batch checked, every pass equal to the first."""
+    """A loader, read in order; every batch checked.
+
+    Data of up to :data:`KEPT_BYTES` are kept, on the network's device; more are read again for every block of
+    chips and age, and every pass must equal the first.
+    """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
         if not isinstance(loader, Iterable):
             raise UsageError(f"cannot read data from {type(loader).__name__}: expected batches (x, y)")
+        if isinstance(loader, Iterator):
+            raise UsageError(
+                f"data from a {type(loader).__name__} can be read once only: "
+                "expected something that can be iterated again, such as a list or a DataLoader"
+            )
         self._loader = loader
         self.device = device
         self._targets: list[Tensor] = []
         self._complete = False
+        self._kept: list[tuple[Tensor, Tensor]] | None = []
 
     @property
     def samples(self) -> int:
@@ -38,6 +52,11 @@ class Passes:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each batch (x, y), on the network's device."""
+        if self._complete and self._kept is not None:
+            yield from self._kept
+            return
+        if not self._complete:
+            self._targets, self._kept = [], []  # of a pass that was not read to its end
         number = -1
         for number, batch in enumerate(self._loader):
             x, y = _pair(batch, number)
@@ -48,7 +67,9 @@ class Passes:
                     f"the data changed from one pass to the next at batch {number}: "
                     "expected the same batches in the same order each time (no shuffling)"
                 )
-            yield x.to(self.device), y.to(self.device)
+            here = x.to(self.device), y.to(self.device)
+            self._keep(here)
+            yield here
         if number < 0 and not self._complete:
             raise UsageError("there is no data to evaluate on: expected at least one batch")
         if number + 1 < len(self._targets):
@@ -58,8 +79,17 @@ class Passes:
             )
         self._complete = True
 
+    def _keep(self, batch: tuple[Tensor, Tensor]) -> None:
+        if self._complete or self._kept is None:
+            return
+        self._kept.append((batch[0].clone(), batch[1]))  # a loader may use its memory again
+        if sum(x.numel() * x.element_size() for x, _ in self._kept) > KEPT_BYTES:
+            self._kept = None
+
     def first(self) -> Tensor:
         """The inputs of the first batch, by which memory is planned."""
+        if self._complete and self._kept:
+            return self._kept[0][0]
         for batch in self._loader:
             return _pair(batch, 0)[0].to(self.device)
         raise UsageError("there is no data to evaluate on: expected at least one batch")

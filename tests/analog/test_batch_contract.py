@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -335,3 +336,32 @@ def test_nothing_warns_on_an_ordinary_network() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(deploy(plain, PCM, calibration=x), Lot(PCM)[0:4], x).shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize("name", ["ideal", "gaussian-mismatch", "pcm-joshi-2020"])
+@pytest.mark.parametrize("leading", [True, False])
+def test_what_is_the_same_for_all_samples_is_never_split_among_chips(name: str, leading: bool) -> None:
+    class Text(nn.Module):
+        """Words and positions without a batch axis; outputs below any absolute tolerance."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.places, self.head = nn.Embedding(29, 8), nn.Embedding(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(x.shape[1])
+            y: Tensor = self.head(self.words(x) + self.places(places[None] if leading else places))
+            return y
+
+    plain = filled(Text())
+    with torch.no_grad():
+        for parameter in plain.head.parameters():
+            parameter.mul_(1e-6)
+    words = torch.arange(18).reshape(3, 6)
+    net = deploy(plain, ns.hardware(name, array__output_noise_std=0.0), calibration=words)
+    with contextlib.nullcontext() if leading else pytest.warns(UserWarning, match="one at a time"):
+        together = read(net, lot(net)[0:4], words)
+    assert all(net._bench.rides.values()) == leading
+    for chip in range(4):
+        alone = read(net, lot(net)[chip], words)[0]
+        assert torch.equal(together[chip], alone)

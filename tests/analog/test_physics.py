@@ -22,6 +22,11 @@ from neurosim.random import Draws, stream
 
 from .networks import DAY, LAYERS, Row, filled, lot, read, samples, small, some
 
+# the layers whose one weight is a matrix or the kernel of images
+PLAIN = {
+    name: row for name, row in LAYERS.items() if name.startswith(("linear", "conv")) and "-D" not in name
+}
+
 ALPHA = 1e-5  # chance that a right model fails one statistical test
 
 
@@ -156,7 +161,7 @@ def test_outputs_saturate_at_ranges_that_never_follow_the_batch() -> None:
     torch.testing.assert_close(mixed[:, :9], small_out, rtol=0, atol=float(small_out.abs().max()) * 0.02)
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("layer", PLAIN.values(), ids=PLAIN.keys())
 def test_parts_of_a_product_read_their_own_rows_exactly(layer: Row) -> None:
     net = deploy(filled(layer.layer()).double(), ns.hardware("ideal", **small(7, 5)))
     module = next(m for m in net.modules() if isinstance(m, OnCrossbars))
@@ -241,7 +246,7 @@ def test_drift_compensation_restores_the_mean_and_not_more() -> None:
 # ---- tables ----
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("layer", PLAIN.values(), ids=PLAIN.keys())
 @pytest.mark.parametrize("rows,cols", [(1000, 1000), (16, 16), (7, 5), (1, 1)])
 @pytest.mark.parametrize("bias", ["digital", "device"])
 def test_explain_counts_every_device_and_tile(layer: Row, rows: int, cols: int, bias: str) -> None:
@@ -363,17 +368,31 @@ def test_calibration_needs_samples(data: object) -> None:
     assert not net.calibrated
 
 
-def test_a_layer_that_calibration_never_reaches_is_named() -> None:
-    class Half(nn.Sequential):
-        def forward(self, input: Tensor) -> Tensor:
-            return self[0](input)
+def test_a_layer_that_calibration_never_reaches_is_named_when_it_is_read() -> None:
+    class Parts(nn.Sequential):
+        used = (0,)
 
-    net = deploy(Half(nn.Linear(3, 3), nn.Linear(3, 3)), ns.hardware("pcm-joshi-2020"))
-    with pytest.raises(UsageError, match="the calibration inputs never reached layer '1'"):
+        def forward(self, x: Tensor) -> Tensor:
+            for number in self.used:
+                x = self[number](x)
+            return x
+
+    plain = Parts(nn.Linear(3, 3), nn.Linear(3, 3)).eval()
+    net = deploy(plain, ns.hardware("pcm-joshi-2020"))
+    net.calibrate(torch.ones(2, 3))
+    assert list(net.calibration_state()) == ["0.dac", "0.adc"]
+    assert net.calibrated
+    assert read(net, lot(net)[0:2], torch.ones(2, 3)).shape == (2, 2, 3)
+    again = deploy(plain, ns.hardware("pcm-joshi-2020"))
+    again.load_calibration_state(net.calibration_state())
+    for network in (net, again):
+        network.used = (0, 1)
+        with pytest.raises(UsageError, match="the calibration inputs never reached layer '1'"):
+            read(network, lot(network)[0:2], torch.ones(2, 3))
+    net.used = ()
+    with pytest.raises(UsageError, match="the calibration inputs never reached layer '0', nor any other"):
         net.calibrate(torch.ones(2, 3))
-    assert net.calibration_state() == {}
-    with pytest.raises(UsageError, match="layer '0' is not calibrated"), net.on(lot(net)[0]):
-        pass
+    assert list(net.calibration_state()) == ["0.dac", "0.adc"]
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])

@@ -20,15 +20,17 @@ def read(net: Deployed, call: Call, chips: int = 2) -> list[Tensor]:
         return tensors_in(call.of(on_chips))
 
 
-def check_equal(found: list[Tensor], wanted: list[Tensor], relative: float = 1e-5) -> None:
-    """The same tensors: numbers within ``relative`` of the largest, or of 1."""
+def check_equal(
+    found: list[Tensor], wanted: list[Tensor], relative: float = 1e-5, floor: float = 1.0
+) -> None:
+    """The same tensors: numbers within ``relative`` of the largest, or of ``floor``."""
     assert len(found) == len(wanted) > 0
     for a, b in zip(found, wanted, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         if b.is_floating_point():
             assert bool(torch.isfinite(b).all())
             off, largest = float((a - b).detach().abs().max()), float(b.detach().abs().max())
-            assert off <= relative * max(1.0, largest)
+            assert off <= relative * max(floor, largest)
         else:
             assert torch.equal(a, b)
 

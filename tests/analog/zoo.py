@@ -612,6 +612,8 @@ def _wav2vec() -> nn.Module:
         num_feat_extract_layers=2,
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
+        apply_spec_augment=False,
+        layerdrop=0.0,
     )
 
 
@@ -792,18 +794,22 @@ ZOO: dict[str, Network] = {
         _gpt2,
         lambda: call(tokens(3, 6)),
         options={"weights": ["*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight"]},
+        rides=False,  # here and below: positions are looked up without a batch axis
     ),
-    "BERT": _hf_row(_bert, lambda: call(tokens(3, 6), attention_mask=(~_late(3, 6)).long())),
+    "BERT": _hf_row(_bert, lambda: call(tokens(3, 6), attention_mask=(~_late(3, 6)).long()), rides=False),
     "Llama": _hf_row(_llama, lambda: call(tokens(3, 6))),
     "ViT": _hf_row(_vit, images(size=16), digital=("*.cls_token", "*.position_embeddings")),
     "ConvNeXt": _hf_row(_convnext, images()),
     "SegFormer": _hf_row(_segformer, images()),
     "Wav2Vec2": _hf_row(_wav2vec, lambda: call(some(3, 200))),
-    "T5": _hf_row(_t5, lambda: call(tokens(3, 6), decoder_input_ids=tokens(3, 4, name="target"))),
+    "T5": _hf_row(
+        _t5, lambda: call(tokens(3, 6), decoder_input_ids=tokens(3, 4, name="target")), rides=False
+    ),
     "Whisper": _hf_row(
         _whisper,
         lambda: call(some(3, 8, 20), decoder_input_ids=tokens(3, 4, name="target")),
         digital=("model.decoder.embed_positions.weight",),  # a subclass that takes rows of it itself
+        rides=False,
     ),
     "3-D U-Net": Network(_unet3d, lambda: call(some(2, 1, 8, 8, 8)), needs=("monai",)),
     "DynUNet": Network(_vnet, images(channels=1, size=16), needs=("monai",)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import neurosim as ns
 from neurosim.analog import Deployed, Lot, deploy
 from neurosim.errors import RunError, UsageError
-from neurosim.evaluation import Ledger, Table, digital_accuracy, evaluate
+from neurosim.evaluation import Ledger, Table, digital_accuracy, evaluate, passes
 from neurosim.evaluation.experiment import experiment
 from neurosim.evaluation.passes import Passes
 from neurosim.random import stream
@@ -298,7 +298,10 @@ X, Y = torch.ones(2, 8), torch.tensor([0, 1])
     ],
 )
 @pytest.mark.parametrize("kept", [False, True], ids=["no ledger", "ledger"])
-def test_refusals(tmp_path: Path, change: dict, sentence: str, kept: bool) -> None:
+def test_refusals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, sentence: str, kept: bool
+) -> None:
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)  # as data too large to keep: read again and again
     arguments = {"net": pcm(), "loader": batches(), "chips": 2, "times_s": TIMES, **change}
     ledger = tmp_path / "chips.sqlite" if kept else None
     with pytest.raises(UsageError, match=sentence) as caught:
@@ -331,3 +334,23 @@ def test_the_table_feeds_the_statistics() -> None:
     assert isinstance(table, Table)
     assert ns.evaluation.summarise(table, bound=0.5)["chips"].tolist() == [4, 4, 4]
     assert len(ns.evaluation.compare({"a": table, "b": table})) == 3
+
+
+def test_data_are_read_once_for_all_chips_and_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.reads, self.buffer = 0, torch.empty(0)
+
+        def __iter__(self):
+            self.reads += 1
+            for x, y in batches():
+                self.buffer = x.clone() if self.buffer.shape != x.shape else self.buffer.copy_(x)
+                yield self.buffer, y  # the same memory for every batch
+
+    once, again = Counted(), Counted()
+    monkeypatch.setattr(Deployed, "chip_block", lambda *args, **kwargs: 1)
+    table = evaluate(pcm(), once, chips=3, times_s=TIMES)
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    assert evaluate(pcm(), again, chips=3, times_s=TIMES).rows() == table.rows()
+    assert once.reads <= 2  # the first batch alone, by which memory is planned; then all
+    assert again.reads >= 3 * len(TIMES)
