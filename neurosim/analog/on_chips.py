@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neurosim.analog.deployed import Deployed
 
 # Samples are split so that one activation stays below this (measured, benchmarks/engine.py).
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 32 << 20
 
 
 class OnChips:
