@@ -100,6 +100,18 @@ def lightning_chip(plain: torch.nn.Module, x: torch.Tensor) -> Callable[[], None
 PEERS = {"aihwkit torch tile": aihwkit_chip, "aihwkit-lightning": lightning_chip}
 
 
+def runs(title: str, chip: Callable[[], None] | None) -> Callable[[], None] | None:
+    """The peer, unless it is absent or fails on this network, which is then said."""
+    if chip is None:
+        return None
+    try:
+        chip()
+    except RuntimeError as error:
+        print(f"{title} fails on this network: {str(error).split('.')[0]}", flush=True)
+        return None
+    return chip
+
+
 @torch.no_grad()
 def measure(name: str, counts: list[int], repeats: int) -> None:
     plain, x = network(name)
@@ -110,8 +122,9 @@ def measure(name: str, counts: list[int], repeats: int) -> None:
     block = net.chip_block(x)
     with net.on(lot[0]) as chips:
         step = chips.samples_per_piece(x)
-    others = {title: make(plain, x) for title, make in PEERS.items()}
-    others = {title: chip for title, chip in others.items() if chip is not None}
+    others = {
+        title: chip for title, make in PEERS.items() if (chip := runs(title, make(plain, x))) is not None
+    }
 
     def evaluate(count: int) -> None:
         for start in range(0, count, block):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.cells import Cells, only
-from neurosim.analog.fused import Reader, aligned, dac, noise_effect, read_fused
+from neurosim.analog.fused import Reader, aligned, dac, magnitudes, noise_effect, read_fused
 from neurosim.analog.operators import Layout, Operator
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
@@ -234,10 +234,10 @@ class Crossbar:
         gain = held.new_ones(held.shape[0], len(parts), self.layout.columns)
         if fresh is None:
             return gain
-        for r, rows in enumerate(parts):
-            for left, right in self.layout.col_ranges:
-                reference = _total(fresh[:, left:right, rows])
-                gain[:, r, left:right] = _ratio(reference, _total(held[:, left:right, rows]))[:, None]
+        reference, present = (magnitudes(matrix.detach(), parts) for matrix in (fresh, held))
+        for left, right in self.layout.col_ranges:
+            tiles = (totals[:, :, left:right].sum(dim=2) for totals in (reference, present))
+            gain[:, :, left:right] = _ratio(*tiles)[:, :, None]
         return gain
 
     def _bias(self, bias: Tensor | None, active: Active, keep: bool) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neurosim.analog.realised import Realised
-from neurosim.devices.kernels import pitch, quantise_rows, read_tile
+from neurosim.devices.kernels import pitch, quantise_rows, read_tile, sum_magnitudes
 from neurosim.random import follow_torch_threads, key_words
 
 if TYPE_CHECKING:
@@ -141,6 +141,21 @@ def aligned(x: Tensor) -> Tensor:
     depend on which chips lie before it in memory.
     """
     return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
+
+
+def magnitudes(matrix: Tensor, parts: tuple[slice, ...]) -> Tensor:
+    """Σ|w| over the rows of each part, (chips, row parts, columns), of (chips, columns, rows).
+
+    In two steps, columns here and tiles by the caller, because torch splits a sum over everything among its
+    threads, but not one of many sums: a chip's total must not depend on whether it is the only one.
+    """
+    if matrix.device.type == "cpu" and matrix.dtype == torch.float32 and matrix.is_contiguous():
+        out = torch.empty(matrix.shape[0], len(parts), matrix.shape[1])
+        edges = np.array([[part.start, part.stop] for part in parts], np.int64)
+        follow_torch_threads()
+        sum_magnitudes(matrix.numpy(), edges, out.numpy())
+        return out
+    return torch.stack([torch.linalg.vector_norm(matrix[..., part], ord=1, dim=2) for part in parts], dim=1)
 
 
 def _flat(x: Tensor) -> np.ndarray:

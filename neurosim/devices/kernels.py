@@ -309,3 +309,31 @@ def age_pcm_pair(  # type: ignore[no-untyped-def]
                 largest,
             )  # fmt: skip
             _subtract(plus[0 : b - a], minus[0 : b - a], out[k][a:b], inv_span)
+
+
+@kernel
+def _add_magnitudes(line, lanes):  # type: ignore[no-untyped-def]
+    for lane in range(16):
+        lanes[lane] += abs(line[lane])
+
+
+@parallel_kernel
+def sum_magnitudes(matrix, edges, out):  # type: ignore[no-untyped-def]
+    """Σ|w| of matrix (chips, columns, rows) between the edges (parts, 2) of rows: (chips, parts, columns)."""
+    chips, columns, _ = matrix.shape
+    for task in prange(chips * columns):
+        k, c = task // columns, task % columns
+        line = matrix[k, c]
+        lanes = np.empty(16, np.float32)
+        for p in range(edges.shape[0]):
+            start, stop = edges[p, 0], edges[p, 1]
+            lanes[:] = _ZERO
+            whole = (stop - start) // 16 * 16
+            for e in range(start, start + whole, 16):
+                _add_magnitudes(line[e : e + 16], lanes)
+            total = _ZERO
+            for e in range(start + whole, stop):
+                total += abs(line[e])
+            for lane in range(16):
+                total += lanes[lane]
+            out[k, p, c] = total
