@@ -99,10 +99,9 @@ class Crossbar:
         active = self._active()
         self._count_use()
         chips = len(active.numbers)
-        # the same for all samples, such as positions in a text: every chip reads it, every sample gets it
-        shared = active.samples > 0 and chips > 1 and x.dim() > 1 and x.shape[0] == 1
-        if shared:
-            x = x.expand(chips, *x.shape[1:])
+        if active.samples > 0 and x.dim() > 1 and x.shape[0] == 1:
+            # the same for all samples, such as positions in a text: every chip reads it for every sample
+            x = x.expand(chips * active.samples, *x.shape[1:])
         signal = x if not x.is_floating_point() else _at_least_float32(x)
         batch = self.operator.batched(signal)
         if batch.shape[0] % chips or x.shape[0] % chips:
@@ -116,7 +115,6 @@ class Crossbar:
         if not active.linear:
             self.vectors_read[self._use] += y.shape[0] // chips
         restored = self.operator.restore(y, x, weight)
-        restored = restored.repeat_interleave(active.samples, dim=0) if shared else restored
         return restored.to(x.dtype) if x.is_floating_point() else restored.to(weight.dtype)
 
     def _read(self, x: Tensor, realised: Realised, active: Active) -> Tensor:

@@ -334,7 +334,8 @@ class Deployed(nn.Module):
         weights = sum(c.layout.pairs for c in self._all_crossbars())
         state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
         activations = self._activation_bytes(inputs) * max(1, inputs.samples)
-        return max(1, min(budget_bytes // (state + 4 * PIECE_BYTES), _ACTIVATION_BUDGET_BYTES // activations))
+        piece = min(activations, PIECE_BYTES)  # of which about four are alive at a time
+        return max(1, min(budget_bytes // (state + 4 * piece), _ACTIVATION_BUDGET_BYTES // activations))
 
     def _activation_bytes(self, inputs: Inputs) -> int:
         """Bytes of the largest tensor that one sample becomes on its way through the network."""

@@ -286,7 +286,7 @@ def test_global_generators_are_left_alone() -> None:
 def test_a_chip_block_fits_the_budget() -> None:
     net = deploy(filled(nn.Linear(1000, 1000)), MISMATCH)
     x = some(2, 1000)
-    per_chip = 40 * 1_000_000 + (32 << 20)
+    per_chip = 40 * 1_000_000 + 4 * 2 * 4000
     for chips in (1, 2, 7):
         assert net.chip_block(x, budget_bytes=chips * per_chip) == chips
         assert net.chip_block(x, budget_bytes=(chips + 1) * per_chip - 1) == chips

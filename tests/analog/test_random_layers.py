@@ -156,6 +156,13 @@ def test_convolution(made: tuple[nn.Module, Call], tile: dict[str, Any]) -> None
     check(*made, tile)
 
 
+@pytest.mark.parametrize("kernel", [(1, 2, 3), (2, 2, 2), (3, 1, 2)])
+def test_one_channel_in_three_dimensions(kernel: tuple[int, ...]) -> None:
+    # oneDNN is wrong where one channel carries the strides of channels-last
+    layer = nn.Conv3d(1, 1, kernel, (1, 1, 2), bias=False)
+    check(layer, call(some(3, 1, 3, 3, 3)), {"array.rows": 2, "array.cols": 1})
+
+
 @st.composite
 def transposed(draw: Draw) -> tuple[nn.Module, Call]:
     """A transposed convolution in one, two or three dimensions, perhaps with the output's size."""

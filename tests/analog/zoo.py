@@ -794,9 +794,8 @@ ZOO: dict[str, Network] = {
         _gpt2,
         lambda: call(tokens(3, 6)),
         options={"weights": ["*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight"]},
-        rides=False,  # here and below: positions are looked up without a batch axis
     ),
-    "BERT": _hf_row(_bert, lambda: call(tokens(3, 6), attention_mask=(~_late(3, 6)).long()), rides=False),
+    "BERT": _hf_row(_bert, lambda: call(tokens(3, 6), attention_mask=(~_late(3, 6)).long())),
     "Llama": _hf_row(_llama, lambda: call(tokens(3, 6))),
     "ViT": _hf_row(_vit, images(size=16), digital=("*.cls_token", "*.position_embeddings")),
     "ConvNeXt": _hf_row(_convnext, images()),

@@ -135,6 +135,8 @@ class Convolution(Operator):
         # Channels-last weights make the result channels-last too.  With one channel torch cannot tell
         # the two orders apart and .contiguous() would leave the other, hence the explicit strides.
         shape = (matrix.shape[0], channels, *self.kernel)
+        if self._axes == 3 and channels == 1:
+            return matrix.reshape(shape)  # oneDNN takes those strides for others, and is wrong
         dense = matrix.reshape(shape).movedim(1, -1).contiguous()
         inner = [math.prod(self.kernel[axis + 1 :]) * channels for axis in range(self._axes)]
         return dense.as_strided(shape, (channels * math.prod(self.kernel), 1, *inner))
