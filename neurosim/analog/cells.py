@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neurosim.analog.bench import Active
 from neurosim.devices import Hardware
-from neurosim.devices.pairs import Pair, age_pair, program_pair
+from neurosim.devices.pairs import Pair, age_pair, program_difference, program_pair
 from neurosim.random import Draws
 
 
@@ -63,6 +63,12 @@ class Cells:
         """
         if keep and self._held is not None and self._held[0] == active.time_s:
             return self._held[1]
+        if not keep and active.time_s == 0:
+            found = program_difference(
+                self.hardware.device, weight, self.scaling, self._draws(active, weight)
+            )
+            if found is not None:
+                return Held(found[0], *found)
         pair = self._programmed(weight, active, keep)
         now = age_pair(self.hardware.device, pair, active.time_s, self._draws(active, weight))
         held = Held(now, pair.fresh, pair.scale)

@@ -147,6 +147,8 @@ def quantise_rows(x, out, inv_step, limit, step):  # type: ignore[no-untyped-def
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_TWO = np.float32(2.0)
+_HALF = np.float32(0.5)
 _TASK = 64  # groups of 64 devices a task
 
 
@@ -205,6 +207,12 @@ def program_pcm(  # type: ignore[no-untyped-def]
             )
 
 
+@kernel
+def _subtract(plus, minus, out, scale):  # type: ignore[no-untyped-def]
+    for e in range(plus.size):
+        out[e] = (plus[e] - minus[e]) * scale
+
+
 @parallel_kernel
 def program_pcm_pair(  # type: ignore[no-untyped-def]
     x, g, nu, fresh, chips, keys, low, span, inv_max, tiny, c0, c1, c2, mean, std, scale
@@ -242,9 +250,52 @@ def program_pcm_pair(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _subtract(plus, minus, out, scale):  # type: ignore[no-untyped-def]
-    for e in range(plus.size):
-        out[e] = (plus[e] - minus[e]) * scale
+def _slope_group(line, target, n, slope, sign, inv_max, c0, c1, c2):  # type: ignore[no-untyped-def]
+    """Adds the derivative of one leg, where the weight is on its side; half of it at zero."""
+    for e in range(line.size):
+        x = target[e] * inv_max
+        sigma = (c2 * x + c1) * x + c0
+        rise = (_TWO * c2 * x + c1) * inv_max if sigma >= _ZERO else _ZERO
+        kept = _ONE if target[e] + max(sigma, _ZERO) * n[e] >= _ZERO else _ZERO
+        side = _ONE if sign * line[e] > _ZERO else (_HALF if line[e] == _ZERO else _ZERO)
+        slope[e] += side * kept * (_ONE + rise * n[e])
+
+
+@parallel_kernel
+def program_pcm_difference(  # type: ignore[no-untyped-def]
+    x, fresh, slope, chips, keys, low, span, inv_max, c0, c1, c2
+):
+    """What :func:`program_pcm_pair` leaves in ``fresh``, and its derivative in x, both (chips, devices).
+
+    With target = low + span·max(±x, 0) and g = max(target + σ(target)·n, 0) of each leg::
+
+        d fresh/dx = [target + σ n >= 0]·(1 + σ′(target)·n)   of the leg on whose side x is
+
+    ``keys`` are those of programming of one leg, then of the other.
+    """
+    count = x.size
+    groups = (count + 63) // 64
+    tasks = (groups + _TASK - 1) // _TASK
+    inv_span = _ONE / span
+    for task in prange(len(chips) * tasks):
+        k = task // tasks
+        chip = np.uint32(chips[k])
+        n, target = np.empty(64, np.float32), np.empty(64, np.float32)
+        g = np.empty((2, 64), np.float32)
+        first = (task % tasks) * _TASK
+        for group in range(first, min(first + _TASK, groups)):
+            a = group * 64
+            b = min(a + 64, count)
+            line, rise = x[a:b], slope[k][a:b]
+            rise[:] = _ZERO
+            for leg in range(2):
+                sign = _ONE if leg == 0 else -_ONE
+                for e in range(b - a):
+                    target[e] = low + span * max(sign * line[e], _ZERO)
+                _group(n, group, chip, keys[2 * leg], keys[2 * leg + 1])
+                _conductance_group(target[0 : b - a], g[leg][0 : b - a], n, inv_max, c0, c1, c2)
+                _slope_group(line, target[0 : b - a], n, rise, sign, inv_max, c0, c1, c2)
+            _subtract(g[0][0 : b - a], g[1][0 : b - a], fresh[k][a:b], inv_span)
 
 
 @kernel

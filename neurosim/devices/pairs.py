@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from neurosim.devices.device import Device, check_time, fusable
-from neurosim.devices.kernels import age_pcm_pair, program_pcm_pair
+from neurosim.devices.kernels import age_pcm_pair, program_pcm_difference, program_pcm_pair
 from neurosim.devices.mapping import to_conductances, to_fractions
 from neurosim.devices.pcm import Pcm
 from neurosim.random import Draws, follow_torch_threads
@@ -68,6 +69,47 @@ def age_pair(device: Device, pair: Pair, time_s: float, draws: Draw) -> Tensor:
         return fused[1](device, pair, time_s, draws)
     plus, minus = (device.age(leg, time_s, draw) for leg, draw in zip(pair.legs, draws, strict=True))
     return difference(device, plus, minus)
+
+
+def program_difference(
+    device: Device, weight: Tensor, scaling: Literal["per-layer", "per-column"], draws: Draw
+) -> tuple[Tensor, Tensor] | None:
+    """``fresh`` and ``scale`` of :func:`program_pair`, which autograd follows, in one pass over memory.
+
+    For training, where chips are programmed anew in every step and never age; None for devices without such a
+    kernel, or off the CPU.
+    """
+    ours = type(device) is Pcm and weight.device.type == "cpu" and weight.dtype == torch.float32
+    if not ours or not weight.numel():
+        return None
+    x, scale = to_fractions(weight, scaling)
+    return _PcmDifference.apply(x.contiguous(), device, draws), scale
+
+
+class _PcmDifference(torch.autograd.Function):
+    """(g+ − g−)/(g_max − g_min) of programmed devices as a function of fractions of full conductance."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, device: Pcm, draws: Draw) -> Tensor:
+        chips = draws[0].chips
+        fresh = torch.empty(len(chips), *x.shape)
+        slope = torch.empty_like(fresh)
+        most, _, c0, c1, c2, *_ = device.programming_constants()
+        low, span = device.g_min_siemens, device.g_max_siemens - device.g_min_siemens
+        follow_torch_threads()
+        program_pcm_difference(
+            x.detach().reshape(-1).numpy(), fresh.flatten(1).numpy(), slope.flatten(1).numpy(),
+            np.array(chips, np.int64), np.concatenate([one.keys("programming") for one in draws]),
+            np.float32(low), np.float32(span), most, c0, c1, c2,
+        )  # fmt: skip
+        ctx.save_for_backward(slope)
+        return fresh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (grads[0] * slope).sum(0), None, None
 
 
 def difference(device: Device, plus: Tensor, minus: Tensor) -> Tensor:
