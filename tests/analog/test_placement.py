@@ -179,6 +179,45 @@ def test_parametrised_weights_are_programmed_as_computed(make: Any) -> None:
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in net.parameters())
 
 
+class LowRank(nn.Module):
+    """LoRA as a parametrisation: W + B A."""
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(some(2, inputs, name="a")), nn.Parameter(some(outputs, 2, name="b"))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.b @ self.a
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_low_rank_sums_are_one_crossbar_or_three(merged: bool) -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(6, 5)
+            self.down, self.up = nn.Linear(6, 2, bias=False), nn.Linear(2, 5, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    plain: nn.Module = filled(nn.Linear(6, 5)) if merged else filled(Beside())
+    if merged:
+        parametrize.register_parametrization(plain, "weight", LowRank(5, 6))
+    x = some(4, 6)
+    net = deploy(plain, IDEAL, strict=True)
+    assert len(net.explain().layers) == (1 if merged else 3)
+    torch.testing.assert_close(read(net, lot(net)[0:2], x)[1], plain(x).detach(), rtol=1e-5, atol=1e-5)
+    for parameter in (plain.base if not merged else plain).parameters(recurse=not merged):
+        parameter.requires_grad_(False)  # the base is frozen, as LoRA has it
+    net = deploy(plain, NOISY)
+    with net.on(lot(net)[0]) as chips:
+        chips(x).square().sum().backward()
+    trained = [name for name, p in net.named_parameters() if p.grad is not None]
+    assert trained
+    assert all(p.grad is None for p in net.parameters() if not p.requires_grad)
+
+
 def test_the_old_weight_norm_deploys_after_a_forward() -> None:
     with pytest.warns(FutureWarning, match="weight_norm"):
         plain = nn.utils.weight_norm(nn.Linear(6, 5))
