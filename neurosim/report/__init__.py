@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from neurosim.report.figure import accuracy_over_time
+from neurosim.report.figure import accuracy_over_setting, accuracy_over_time
 
-__all__ = ["accuracy_over_time"]
+__all__ = ["accuracy_over_setting", "accuracy_over_time"]

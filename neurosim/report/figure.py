@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,28 +78,109 @@ def accuracy_over_time(
     ...     accuracy_over_time({"robust": table}, path=Path(folder, "chips.svg")).name
     'chips.svg'
     """
+    path, kind = _picture(path)
+    _check(tables, digital or {})
+    _check_times(tables)
+    ages = sorted({float(time) for table in tables.values() for time in table.column("time_s")})
+    steps = _Steps(
+        "time_s",
+        ages,
+        format_durations(ages),
+        "time since the chips were programmed",
+        f" after {format_durations(ages)[-1]}",
+    )
+    if title is None:
+        title = "Accuracy across analog chips" + (" as they age" if len(ages) > 1 else "")
+
+    def draw(figure: Any) -> None:
+        if len(ages) == 1:
+            _draw_one_age(figure, tables, digital or {}, ages[0])
+        else:
+            _draw_steps(figure, tables, digital or {}, steps)
+
+    return _save(path, kind, draw, title, _reading(tables, digital or {}))
+
+
+def accuracy_over_setting(
+    tables: Mapping[str, Table],
+    setting: str,
+    *,
+    path: str | Path,
+    digital: Mapping[str, float] | None = None,
+    title: str | None = None,
+) -> Path:
+    """Draw accuracy across chips against a setting of the hardware, the networks side by side.
+
+    As :func:`accuracy_over_time`, but x is the column named ``setting`` (numbers), of which each table has
+    one row a chip and value; values are equally spaced, in ascending order.
+
+    Raises :class:`UsageError` and :class:`RunError` as there, and for a column that is missing or no number.
+
+    >>> import tempfile
+    >>> table = Table({"std": [0.0, 0.0, 0.3, 0.3], "chip": [0, 1] * 2, "accuracy": [0.9, 0.9, 0.7, 0.8]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     accuracy_over_setting({"robust": table}, "std", path=Path(folder, "sweep.svg")).name
+    'sweep.svg'
+    """
+    path, kind = _picture(path)
+    _check(tables, digital or {})
+    values = sorted({value for table in tables.values() for value in _numbers(table, setting)})
+    labels = [f"{value:g}" for value in values]
+    steps = _Steps(setting, values, labels, setting, f" at {labels[-1]}")
+
+    def draw(figure: Any) -> None:
+        _draw_steps(figure, tables, digital or {}, steps)
+
+    return _save(
+        path,
+        kind,
+        draw,
+        title or f"Accuracy across analog chips over {setting}",
+        _reading(tables, digital or {}),
+    )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What lies along x: a column of the tables, its values in order, and how they are written."""
+
+    column: str
+    values: Sequence[float]
+    labels: Sequence[str]
+    heading: str
+    last: str
+
+
+def _numbers(table: Table, setting: str) -> list[float]:
+    column = table.column(setting)
+    if column.dtype.kind not in "if" or not np.all(np.isfinite(column)):
+        raise UsageError(
+            f"expected numbers in the column {setting!r} of the table; got {column[:3].tolist()}"
+        )
+    return [float(value) for value in column]
+
+
+def _picture(path: str | Path) -> tuple[Path, str]:
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _FORMATS:
         raise UsageError(f"cannot draw {path}: expected a name that ends in .svg or .png")
-    _check(tables, digital or {})
+    return path, kind
+
+
+def _save(path: Path, kind: str, draw: Callable[[Any], None], title: str, reading: str) -> Path:
+    """A figure with its title, whole or not at all."""
     try:
         from matplotlib import style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RunError("drawing needs matplotlib: install it with pip install 'neurosim[report]'") from error
-    ages = sorted({float(time) for table in tables.values() for time in table.column("time_s")})
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=_SIZE, facecolor="white")
         FigureCanvasAgg(figure)
-        if title is None:
-            title = "Accuracy across analog chips" + (" as they age" if len(ages) > 1 else "")
-        if len(ages) == 1:
-            _draw_one_age(figure, tables, digital or {}, ages[0])
-        else:
-            _draw_ages(figure, tables, digital or {}, ages)
-        _write_title(figure, title, _reading(tables, digital or {}))
+        draw(figure)
+        _write_title(figure, title, reading)
         metadata = {"Title": _plain(title), "Creator": "neurosim", "Date": None} if kind == "svg" else None
         with atomic_path(path) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
@@ -107,28 +188,28 @@ def accuracy_over_time(
     return path
 
 
-def _draw_ages(
-    figure: Any, tables: Mapping[str, Table], digital: Mapping[str, float], ages: Sequence[float]
+def _draw_steps(
+    figure: Any, tables: Mapping[str, Table], digital: Mapping[str, float], steps: _Steps
 ) -> None:
-    """Ages along x; in each, the networks beside one another; names at the right, where the lines end."""
+    """Ages or values along x; in each, the networks side by side; names at the right, where lines end."""
     step = 0.72 / len(tables)
     networks = []
     for number, (name, table) in enumerate(tables.items()):
         shift = (number - len(tables) / 2 + 0.22) * step  # the bar stands left in its share, the dots right
-        places = {age: index + shift for index, age in enumerate(ages)}
-        networks.append(_series(number, name, table, digital, places))
-    labels = [_label(network, f" after {format_durations(ages)[-1]}") for network in networks]
+        places = {value: index + shift for index, value in enumerate(steps.values)}
+        networks.append(_series(number, name, table, digital, places, steps.column))
+    labels = [_label(network, steps.last) for network in networks]
     if len(labels) > 4:  # there is no room for what is off the chip; its line is there
         labels = [lines[:2] for lines in labels]
     room = max(_width(line, size) for lines in labels for line, size, _ in lines) + 44
     axes = _axes(figure, right=room)
     for network in networks:
-        _draw_off_chip(axes, network, -0.5, len(ages) - 0.5)
+        _draw_off_chip(axes, network, -0.5, len(steps.values) - 0.5)
         _draw_chips(axes, network, width=0.62 * step)
         _draw_medians(axes, network)
-    axes.set_xlim(-0.5, len(ages) - 0.5)
-    axes.set_xticks(range(len(ages)), format_durations(ages))
-    axes.set_xlabel("time since the chips were programmed", labelpad=10)
+    axes.set_xlim(-0.5, len(steps.values) - 0.5)
+    axes.set_xticks(range(len(steps.values)), steps.labels)
+    axes.set_xlabel(_plain(steps.heading), labelpad=10)
     _finish_y(axes, networks)
     _write_labels(figure, axes, networks, labels)
 
@@ -301,10 +382,15 @@ def _reading(tables: Mapping[str, Table], digital: Mapping[str, float]) -> str:
 
 
 def _series(
-    number: int, name: str, table: Table, digital: Mapping[str, float], places: Mapping[float, float]
+    number: int,
+    name: str,
+    table: Table,
+    digital: Mapping[str, float],
+    places: Mapping[float, float],
+    column: str = "time_s",
 ) -> _Series:
-    times, accuracy = table.column("time_s"), 100 * table.column("accuracy").astype(np.float64)
-    values = {x: np.sort(accuracy[times == age]) for age, x in places.items() if np.any(times == age)}
+    at, accuracy = table.column(column), 100 * table.column("accuracy").astype(np.float64)
+    values = {x: np.sort(accuracy[at == value]) for value, x in places.items() if np.any(at == value)}
     off_chip = 100 * float(digital[name]) if name in digital else None
     return _Series(name, COLOURS[number], values, off_chip)
 
@@ -399,14 +485,18 @@ def _check(tables: Mapping[str, Table], digital: Mapping[str, float]) -> None:
             raise UsageError(f"the table of {name!r} has no rows: expected at least one chip")
         table.column("chip")
         _check_accuracies(name, table.column("accuracy"))
-        times = table.column("time_s")
-        if times.dtype.kind not in "if" or not np.all(np.isfinite(times) & (times >= 0)):
-            raise UsageError(f"the table of {name!r} has times that are not finite and at least 0 s")
     for name, value in digital.items():
         if name not in tables:
             raise UsageError(f"digital accuracy is given for {name!r}, which is none of {', '.join(tables)}")
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise UsageError(f"the digital accuracy of {name!r} must be in [0, 1]; got {value!r}")
+
+
+def _check_times(tables: Mapping[str, Table]) -> None:
+    for name, table in tables.items():
+        times = table.column("time_s")
+        if times.dtype.kind not in "if" or not np.all(np.isfinite(times) & (times >= 0)):
+            raise UsageError(f"the table of {name!r} has times that are not finite and at least 0 s")
 
 
 def _check_accuracies(name: str, values: Any) -> None:
