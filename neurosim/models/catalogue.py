@@ -121,8 +121,105 @@ _RESNETS = (
     ),
 )
 
+_REPMLPNET_PAPER = (
+    "Ding, Chen, Zhang, Han, Ding: RepMLPNet: Hierarchical vision MLP with re-parameterized locality "
+    "(CVPR 2022), arXiv:2112.11081"
+)
+
+
+def _repmlpnet(
+    size: str,
+    channels: tuple[int, ...],
+    blocks: tuple[int, ...],
+    sharesets: tuple[int, ...],
+    partition: tuple[int, ...],
+    parameters: int,
+    macs: int,
+) -> _Row:
+    pixels = 4 * partition[0]
+    return _Row(
+        ModelInfo(
+            f"repmlpnet-{size}",
+            f"RepMLPNet {size.upper()}: matrices over whole feature maps, fused with local convolutions",
+            _REPMLPNET_PAPER,
+            (1000, 3, pixels),
+            parameters=parameters,
+            macs=macs,
+            checked="authors' code: parameters, state dict, outputs on copied weights (T224)",
+        ),
+        "neurosim.models.repmlpnet",
+        "RepMLPNet",
+        {
+            "patch": 4,
+            "channels": channels,
+            "blocks": blocks,
+            "sharesets": sharesets,
+            "partition": partition,
+            "pad": False,
+        },
+    )
+
+
+_REPMLPNET = (
+    _Row(
+        ModelInfo(
+            "repmlpnet-tiny",
+            "RepMLPNet of three stages for small images, which get zeros around them up to 32x32",
+            _REPMLPNET_PAPER,
+            _COLOUR,
+            parameters=278_946,
+            macs=5_998_464,
+            checked="authors' code: parameters, state dict, outputs on copied weights",
+        ),
+        "neurosim.models.repmlpnet",
+        "RepMLPNet",
+    ),
+    _repmlpnet(
+        "t224", (64, 128, 256, 512), (2, 2, 6, 2), (1, 4, 16, 128), (56, 28, 14, 7), 38_293_608, 2_807_987_200
+    ),
+    _repmlpnet(
+        "t256", (64, 128, 256, 512), (2, 2, 6, 2), (1, 4, 16, 128), (64, 32, 16, 8), 58_687_848, 4_258_078_720
+    ),
+    _repmlpnet(
+        "b224",
+        (96, 192, 384, 768),
+        (2, 2, 12, 2),
+        (1, 4, 32, 128),
+        (56, 28, 14, 7),
+        68_242_712,
+        6_675_721_728,
+    ),
+    _repmlpnet(
+        "b256",
+        (96, 192, 384, 768),
+        (2, 2, 12, 2),
+        (1, 4, 32, 128),
+        (64, 32, 16, 8),
+        96_447_512,
+        9_640_209_408,
+    ),
+    _repmlpnet(
+        "d256",
+        (80, 160, 320, 640),
+        (2, 2, 18, 2),
+        (1, 4, 16, 128),
+        (64, 32, 16, 8),
+        86_887_648,
+        8_636_207_360,
+    ),
+    _repmlpnet(
+        "l256",
+        (96, 192, 384, 768),
+        (2, 2, 18, 2),
+        (1, 4, 32, 256),
+        (64, 32, 16, 8),
+        117_641_560,
+        11_609_484_288,
+    ),
+)
+
 # A family appends its rows here; the order is that of `neurosim models list`.
-MODELS: dict[str, _Row] = {row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS)}
+MODELS: dict[str, _Row] = {row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET)}
 
 
 def names() -> list[str]:
