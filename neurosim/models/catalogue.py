@@ -218,8 +218,120 @@ _REPMLPNET = (
     ),
 )
 
+_MNET = "Mehta, Sivaswamy: M-net (ISBI 2017); variant: Adiga, Sivaswamy, FPD-M-net, arXiv:1812.10191"
+_UNET = "Ronneberger, Fischer, Brox: U-Net (MICCAI 2015), arXiv:1505.04597"
+_FEATURES = "Wong, Syeda-Mahmood, Moradi: Building medical image classifiers (MedIA 2018), arXiv:1808.05205"
+_TINY = {"widths": (8, 16, 32)}
+_TINY_HEAD = {**_TINY, "head_widths": (8, 16, 32)}
+_MEDICAL = (3, 1, 28)
+
+
+def _segmentation(
+    name: str,
+    summary: str,
+    class_name: str,
+    standard: tuple[int, int, int],
+    parameters: int,
+    macs: int,
+    fixed: Mapping[str, Any] | None = None,
+    checked: str = "-",
+) -> _Row:
+    """A segmentation network, a classifier on one's features, or its head alone."""
+    file, paper = {
+        "MNet": ("mnet", _MNET),
+        "UNet": ("unet", _UNET),
+        "VGG": ("vgg", _FEATURES),
+        "MNetClassifier": ("features", _FEATURES),
+        "UNetClassifier": ("features", _FEATURES),
+    }[class_name]
+    task = "segmentation" if class_name in ("MNet", "UNet") else "classification"
+    info = ModelInfo(name, summary, paper, standard, parameters, macs, checked, task)
+    return _Row(info, f"neurosim.models.{file}", class_name, fixed or {})
+
+
+_SEGMENTATION = (
+    _segmentation(
+        "mnet",
+        "M-Net: a class a pixel; legs of small inputs and of all scales",
+        "MNet",
+        (15, 16, 256),
+        714_255,
+        6_489_636_864,
+        checked="figure: trunk 711,840 and 1x1 2,415 parameters; FPD-M-net 891,217",
+    ),
+    _segmentation(
+        "mnet-tiny",
+        "M-Net of widths 8, 16, 32 for 28 to 64 pixels",
+        "MNet",
+        (2, 1, 64),
+        119_946,
+        101_097_472,
+        _TINY,
+    ),
+    _segmentation(
+        "unet",
+        "U-Net with batch normalisation and padding: a class a pixel",
+        "UNet",
+        (2, 1, 572),
+        31_036_546,
+        243_485_837_312,
+        checked="public implementations: 31,037,633 parameters at 3 channels and 1 class",
+    ),
+    _segmentation(
+        "unet-tiny",
+        "U-Net of widths 8, 16, 32 for 28 to 64 pixels",
+        "UNet",
+        (2, 1, 64),
+        29_490,
+        25_001_984,
+        _TINY,
+    ),
+    _segmentation(
+        "mnet-classifier",
+        "VGG-like head of 16, 32, 64 on the features of an M-Net",
+        "MNetClassifier",
+        (3, 1, 64),
+        748_627,
+        484_761_792,
+    ),
+    _segmentation(
+        "mnet-classifier-tiny",
+        "VGG-like head of 8, 16, 32 on the features of mnet-tiny",
+        "MNetClassifier",
+        _MEDICAL,
+        142_043,
+        24_230_400,
+        _TINY_HEAD,
+    ),
+    _segmentation(
+        "unet-classifier",
+        "VGG-like head of 16, 32, 64 on the features of a U-Net",
+        "UNetClassifier",
+        (3, 1, 64),
+        31_117_699,
+        3_080_978_624,
+    ),
+    _segmentation(
+        "unet-classifier-tiny",
+        "VGG-like head of 8, 16, 32 on the features of unet-tiny",
+        "UNetClassifier",
+        _MEDICAL,
+        48_227,
+        7_031_008,
+        _TINY_HEAD,
+    ),
+    _segmentation(
+        "vgg-small", "the VGG-like head of 16, 32, 64 on raw images", "VGG", _MEDICAL, 72_211, 7_338_432
+    ),
+    _segmentation(
+        "vgg-tiny", "the VGG-like head of 8, 16, 32 on raw images", "VGG", _MEDICAL, 18_251, 1_862_880, _TINY
+    ),
+)
+
 # A family appends its rows here; the order is that of `neurosim models list`.
-MODELS: dict[str, _Row] = {row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET)}
+MODELS: dict[str, _Row] = {
+    row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET, *_SEGMENTATION)
+}
 
 
 def names() -> list[str]:
