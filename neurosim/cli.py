@@ -942,6 +942,9 @@ def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
     def where(row: DataSet) -> str | None:
         return "embedded" if row.embedded else str(places.find(row, data_dir) or "") or None
 
+    def missing(row: DataSet) -> str:
+        return f"neurosim data get {row.name}" if row.fetchable else "no public file"
+
     found = [info(name) for name in names()]
     rows = [
         {
@@ -953,7 +956,7 @@ def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
         }
         for row in found
     ]
-    lines = [(row.name, f"{row.summary} [{where(row) or f'neurosim data get {row.name}'}]") for row in found]
+    lines = [(row.name, f"{row.summary} [{where(row) or missing(row)}]") for row in found]
     console.emit(rows, console.columns(lines), as_json)
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from neurosim import errors
-from neurosim.data import digits, fashion_mnist, pneumonia_mnist
+from neurosim.data import brain_tumour, digits, dsb2018_nuclei, fashion_mnist, pneumonia_mnist
 from neurosim.data.row import DataSet
 
-DATASETS: dict[str, DataSet] = {row.name: row for row in (digits.ROW, fashion_mnist.ROW, pneumonia_mnist.ROW)}
+_ROWS = (
+    digits.ROW,
+    fashion_mnist.ROW,
+    pneumonia_mnist.ROW,
+    dsb2018_nuclei.ROW,
+    dsb2018_nuclei.ROW_256,
+    brain_tumour.ROW,
+    brain_tumour.ROW_MASKS,
+)
+DATASETS: dict[str, DataSet] = {row.name: row for row in _ROWS}
 
 
 def names() -> list[str]:
     """The known data set names, sorted.
 
-    >>> names()
-    ['digits', 'fashion-mnist', 'pneumonia-mnist']
+    >>> names()[:3]
+    ['brain-tumour', 'brain-tumour-masks', 'digits']
     """
     return sorted(DATASETS)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +13,18 @@ from torch import Tensor
 from neurosim.errors import UsageError
 from neurosim.random import stream
 
+Task = Literal["classification", "segmentation"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """Images with their classes.
+    """Images with their classes: one an image, or one a pixel.
 
     Args:
         inputs: float32 (N, C, H, W), every value in [0, 1].
-        targets: int64 (N,), classes from 0.
+        targets: int64, classes from 0: (N,) for classification, (N, H, W) for segmentation.  There is
+            no label for "ignore".
+        groups: int64 (N,), the patient, plate or block that an example comes from, where that is known.
 
     Raises:
         UsageError: empty, another type or shape, unequal lengths, NaN or values outside [0, 1].
@@ -26,10 +32,13 @@ class Examples:
     >>> examples = Examples(torch.zeros(5, 1, 8, 8), torch.arange(5))
     >>> len(examples), examples[1:3].targets
     (5, tensor([1, 2]))
+    >>> Examples(torch.zeros(5, 1, 8, 8), torch.zeros(5, 8, 8, dtype=torch.int64)).task
+    'segmentation'
     """
 
     inputs: Tensor
     targets: Tensor
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         inputs, targets = self.inputs, self.targets
@@ -37,14 +46,8 @@ class Examples:
             raise UsageError(
                 f"expected inputs float32 (N, C, H, W); got {_name(inputs.dtype)} {tuple(inputs.shape)}"
             )
-        if targets.dtype != torch.int64 or targets.dim() != 1:
-            raise UsageError(
-                f"expected targets int64 (N,); got {_name(targets.dtype)} {tuple(targets.shape)}"
-            )
-        if len(inputs) != len(targets):
-            raise UsageError(
-                f"expected one target an input; got {len(inputs)} inputs, {len(targets)} targets"
-            )
+        _check_targets(inputs, targets)
+        _check_groups(inputs, self.groups)
         if inputs.numel() == 0:
             raise UsageError(f"expected at least one example; got inputs of shape {tuple(inputs.shape)}")
         low, high = (bound.item() for bound in torch.aminmax(inputs))
@@ -52,6 +55,11 @@ class Examples:
             raise UsageError(f"expected every input in [0, 1]; got values from {low:g} to {high:g}")
         if int(targets.min()) < 0:
             raise UsageError(f"expected classes from 0; got {int(targets.min())}")
+
+    @property
+    def task(self) -> Task:
+        """``"classification"``: a class an image; ``"segmentation"``: a class a pixel."""
+        return "classification" if self.targets.dim() == 1 else "segmentation"
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -63,7 +71,8 @@ class Examples:
                 f"expected a slice or a list of indices; for one example use [{index}:{index + 1}]"
             )
         try:
-            return Examples(self.inputs[index], self.targets[index])
+            groups = None if self.groups is None else self.groups[index]
+            return Examples(self.inputs[index], self.targets[index], groups)
         except IndexError as error:
             raise UsageError(f"expected indices below {len(self)}; got {index!r}") from error
 
@@ -89,12 +98,33 @@ class Examples:
         return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def _check_targets(inputs: Tensor, targets: Tensor) -> None:
+    """int64 (N,) or (N, H, W), as long as the inputs and as large as their images."""
+    got = f"{_name(targets.dtype)} {tuple(targets.shape)}"
+    if targets.dtype != torch.int64 or targets.dim() not in (1, 3):
+        raise UsageError(f"expected targets int64 (N,) or (N, H, W); got {got}")
+    if len(inputs) != len(targets):
+        raise UsageError(f"expected one target an input; got {len(inputs)} inputs, {len(targets)} targets")
+    if targets.dim() == 3 and targets.shape[1:] != inputs.shape[2:]:
+        raise UsageError(
+            f"expected one class a pixel of inputs {tuple(inputs.shape)}; got targets {tuple(targets.shape)}"
+        )
+
+
+def _check_groups(inputs: Tensor, groups: Tensor | None) -> None:
+    if groups is not None and (groups.dtype != torch.int64 or groups.shape != inputs.shape[:1]):
+        raise UsageError(
+            f"expected groups int64 ({len(inputs)},); got {_name(groups.dtype)} {tuple(groups.shape)}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set, which share no example.
+    """The three parts of a data set, which share no example (and no group, where groups are known).
 
-    ``sha256`` is of the data as published (every image and label, in order, before any split of
-    ours), so it is the same for every seed.
+    ``num_classes`` counts the classes of images, or those of pixels for segmentation.  ``sha256`` is of
+    the data as published (every image and label, in order, before any split of ours), so it is the same
+    for every seed.
     """
 
     name: str
@@ -105,6 +135,11 @@ class Splits:
     sha256: str
 
     @property
+    def task(self) -> Task:
+        """``"classification"``: a class an image; ``"segmentation"``: a class a pixel."""
+        return self.train.task
+
+    @property
     def in_chans(self) -> int:
         """Channels of the images."""
         return self.train.inputs.shape[1]
@@ -113,6 +148,24 @@ class Splits:
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         return self.train.inputs.shape[2], self.train.inputs.shape[3]
+
+    def few(self, per_class: int, seed: int = 0) -> Splits:
+        """The same with few training examples; validation and test are untouched.
+
+        Args:
+            per_class: training examples of each class; images in all for segmentation.
+            seed: of the choice.  The fewer examples of one seed are among the more of the same seed.
+                Where groups are known, no group is taken from twice before every one with that class was
+                taken from once, and so on.
+
+        Raises:
+            UsageError: a class (or, for segmentation, the training part) has fewer.
+
+        >>> from neurosim.data import load
+        >>> load("digits").few(10).train.targets.bincount().tolist()
+        [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
+        """
+        return replace(self, train=self.train[few_indices(self.train, per_class, seed)])
 
     def loaders(self, batch_size: int, seed: int = 0) -> Loaders:
         """Batches of each part; the training part is shuffled by ``seed``, the others read in order.
@@ -200,6 +253,65 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
         raise UsageError(f"validation_fraction={fraction!r} of {count} examples leaves a part empty")
     order = stream(seed, 0, "data", "split").permutation(count)
     return order[held:], order[:held]
+
+
+def split_groups(groups: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of (train, validation), no group in both; each part in an order fixed by ``seed``.
+
+    Validation holds ``round(fraction * number of groups)`` groups, at least one: the groups, in order of
+    their numbers, are cut into that many stretches of equal length, up to one group, and one group is
+    drawn from each.  So validation spreads over the whole data even if neighbours are of one class.
+
+    Raises:
+        UsageError: ``fraction`` leaves no group for training.
+
+    >>> train, validation = split_groups(torch.tensor([0, 0, 1, 1, 2, 2, 3]), 0.5, seed=0)
+    >>> len(set(validation.tolist()) & {0, 1, 2, 3}), len(train) + len(validation)
+    (2, 7)
+    """
+    numbers = groups.unique()
+    held = max(1, round(len(numbers) * fraction))
+    if held >= len(numbers):
+        raise UsageError(f"validation_fraction={fraction!r} of {len(numbers)} groups leaves a part empty")
+    ranks = stream(seed, 0, "data", "groups").permutation(len(numbers))
+    stretch = torch.arange(len(numbers)) * held // len(numbers)
+    drawn = [numbers[of][ranks[of].argmin()] for of in (stretch == k for k in range(held))]
+    order = stream(seed, 0, "data", "split").permutation(len(groups))
+    validation = torch.isin(groups[order], torch.stack(drawn))
+    return order[~validation], order[validation]
+
+
+def few_indices(examples: Examples, per_class: int, seed: int) -> Tensor:
+    """Indices, in order, of ``per_class`` examples of each class; see :meth:`Splits.few`.
+
+    Raises:
+        UsageError: not a whole number of at least 1, or more than there are.
+    """
+    if isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1:
+        raise UsageError(f"expected per_class to be a whole number of at least 1; got {per_class!r}")
+    order = stream(seed, 0, "data", "few").permutation(len(examples))
+    if examples.task == "segmentation":
+        return _spread(examples, order, per_class, "images").sort().values
+    classes = examples.targets[order]
+    chosen = [
+        _spread(examples, order[classes == label], per_class, f"of class {label}")
+        for label in range(int(classes.max()) + 1)
+    ]
+    return torch.cat(chosen).sort().values
+
+
+def _spread(examples: Examples, order: Tensor, count: int, what: str) -> Tensor:
+    """The first ``count`` of ``order``, dealt out group by group where groups are known."""
+    if len(order) < count:
+        raise UsageError(f"per_class={count} is more than the {len(order)} training examples {what}")
+    if examples.groups is not None:
+        seen: Counter[int] = Counter()
+        rounds = []
+        for group in examples.groups[order].tolist():
+            rounds.append(seen[group])
+            seen[group] += 1
+        order = order[torch.tensor(rounds).argsort(stable=True)]
+    return order[:count]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -74,6 +74,11 @@ def _get_file(
     row: DataSet, file: RemoteFile, target: Path, progress: Callable[[str, int, int | None], None] | None
 ) -> None:
     """Try each address in turn; raise one sentence that holds every reason."""
+    if not file.urls:
+        raise RunError(
+            f"cannot fetch {file.name} of {row.name}: no publisher serves this file; "
+            f"put it into {target.parent} (SHA-256 {file.sha256}). It was made from {row.source}"
+        )
     reasons = []
     for url in file.urls:
         try:

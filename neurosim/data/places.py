@@ -39,8 +39,9 @@ def require(row: DataSet, folder: str | Path | None = None) -> Path:
     if found is None:
         looked = ", ".join(str(root) for root in roots(folder))
         hint = "" if os.environ.get(VARIABLE) else f", or set {VARIABLE} to the folder that has it"
-        raise UsageError(
-            f"data set {row.name!r} was not found (looked in {looked}): "
-            f"fetch it with `neurosim data get {row.name}`{hint}"
-        )
+        get = f"fetch it with `neurosim data get {row.name}`"
+        if not row.fetchable:
+            names = ", ".join(file.name for file in row.files)
+            get = f"no publisher serves {names}; put it there"
+        raise UsageError(f"data set {row.name!r} was not found (looked in {looked}): {get}{hint}")
     return found

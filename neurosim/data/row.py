@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One published file: its name, size in bytes and SHA-256, and the addresses to try in turn."""
+    """One file: its name, size in bytes and SHA-256, and the addresses to try in turn.
+
+    No address: the file was made from published ones and nobody serves it in this form.
+    """
 
     name: str
     size: int
@@ -25,14 +28,16 @@ class RemoteFile:
 class Raw:
     """A data set as its publisher wrote it, before any split of ours.
 
-    Images are uint8 (N, H, W) or (N, H, W, C), from 0 to ``full_scale``; labels are int64 (N,).
-    ``validation`` is ``None`` where the publisher made no such split.
+    Images are uint8 (N, H, W) or (N, H, W, C), from 0 to ``full_scale``; labels are int64, (N,) or
+    (N, H, W).  ``validation`` is ``None`` where the publisher made no such split; it is then split off
+    ``train``, by whole ``groups`` (int64, one a training example) where these are given.
     """
 
     train: tuple[Tensor, Tensor]
     validation: tuple[Tensor, Tensor] | None
     test: tuple[Tensor, Tensor]
     full_scale: int = 255
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,8 @@ class DataSet:
     def embedded(self) -> bool:
         """Whether it comes with an installed package, so that nothing need be fetched."""
         return not self.files
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether every file has an address that ``neurosim data get`` can ask."""
+        return all(file.urls for file in self.files)
