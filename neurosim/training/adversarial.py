@@ -21,6 +21,7 @@ from neurosim.training.method import (
     laid_out_as,
     noisy,
     normal_like,
+    one_a_row,
     task_loss,
 )
 from neurosim.training.noise import ForwardNoise
@@ -29,7 +30,7 @@ from neurosim.training.noise import ForwardNoise
 @final
 @dataclass(frozen=True)
 class AdversarialWeights:
-    """L = L_nat(Θ, X, y) + β·KL(softmax f(Θ, X) ‖ softmax f(Θ*, X)), batch mean.
+    """L = L_nat(Θ, X, y) + β·KL(softmax f(Θ, X) ‖ softmax f(Θ*, X)), mean over the batch (and its pixels).
 
     The attack climbs L_rob, the KL, in the box Θ ± ζ|Θ|, in relative steps δ::
 
@@ -41,10 +42,10 @@ class AdversarialWeights:
     ∂L_rob/∂Θ*·J + ∂L_rob/∂Θ with the diagonal J = 1 + sign(Θ)·δ.  With ``eta`` > 0 the task loss is taken
     at noisy weights Θ + stop_grad(|Θ|·η·R), the paper's "FN + β".
 
-    Attacked are all weights and biases but the affine parameters of normalisation layers.  Those receive
-    the gradient of the task loss alone: they are constants in both branches of the KL, as in the paper's
-    code for ResNet32.  Normalisation layers run in train mode in every branch, and only the clean forward
-    writes running statistics: they are those of ordinary training.  (In the task loss at noisy weights,
+    Attacked are all trained weights and biases but the affine parameters of normalisation layers.  Those
+    receive the gradient of the task loss alone: they are constants in both branches of the KL, as in the
+    paper's code for ResNet32.  Normalisation layers run in train mode in every branch, and only the clean
+    forward writes running statistics: they are those of ordinary training.  (In the task loss at noisy weights,
     ``eta`` > 0, they also see batch statistics and leave none.)
 
     Args:
@@ -89,9 +90,9 @@ class AdversarialWeights:
         self, model: nn.Module, inputs: Tensor, targets: Tensor, draws_for: DrawsFor, progress: float
     ) -> dict[str, float]:
         """Add ∂L/∂Θ to the gradients; see :class:`neurosim.training.method.Method`."""
-        if self.beta == 0.0:
-            return ForwardNoise(self.eta).backward(model, inputs, targets, draws_for, progress)
         weights = analog_parameters(model)
+        if self.beta == 0.0 or not weights:  # without a weight to attack the KL is 0
+            return ForwardNoise(self.eta).backward(model, inputs, targets, draws_for, progress)
         affine = digital_parameters(model)
         fixed = {name: p.detach() for name, p in affine.items()}
 
@@ -119,7 +120,8 @@ class AdversarialWeights:
     ) -> dict[str, Tensor]:
         """The relative perturbations δ, |δ| ≤ ζ, of every attacked parameter: name -> its shape.
 
-        ``clean`` (batch, classes) are the logits at Θ.  Costs N passes; leaves the model as it was.
+        ``clean`` (batch, classes) or (batch, classes, ...) are the logits at Θ.  Costs N passes; leaves the
+        model as it was.
         """
         weights = analog_parameters(model)
         fixed = {name: p.detach() for name, p in digital_parameters(model).items()}
@@ -129,13 +131,13 @@ class AdversarialWeights:
         delta = [
             normal_like(p, draws_for(f"{name}:attack")).mul_(self.initial_std) for name, p in weights.items()
         ]
-        wanted = clean.detach().softmax(-1)
+        wanted = clean.detach().softmax(1)
         for _ in range(self.steps):
             moved = torch._foreach_addcmul(theta, size, delta)
             place = [laid_out_as(p, star).requires_grad_() for p, star in zip(theta, moved, strict=True)]
             logits = forward_aside(model, {**fixed, **dict(zip(names, place, strict=True))}, inputs)
             # ∂KL/∂logits in closed form, up to the 1/batch that the sign forgets
-            uphill = logits.detach().softmax(-1).sub_(wanted)
+            uphill = logits.detach().softmax(1).sub_(wanted)
             gradients = torch.autograd.grad(logits, place, uphill, allow_unused=True)
             reached = [(d, g) for d, g in zip(delta, gradients, strict=True) if g is not None]
             signs = torch._foreach_sign([g for _, g in reached])
@@ -146,11 +148,12 @@ class AdversarialWeights:
 
 
 def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
-    """KL(softmax clean ‖ softmax attacked), mean over the batch, of logits (batch, classes).
+    """KL(softmax clean ‖ softmax attacked), mean over samples or pixels; logits (batch, classes[, ...]).
 
     >>> divergence(torch.zeros(5, 3), torch.ones(5, 3)).item()
     0.0
     """
+    clean, attacked = one_a_row(clean), one_a_row(attacked)
     return F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
 
 

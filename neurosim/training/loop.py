@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import nn
 from neurosim.errors import UsageError
 from neurosim.training.catalogue import describe, method_from
 from neurosim.training.folder import RunFolder, restore
+from neurosim.training.freezing import frozen
 from neurosim.training.interrupt import put_off
 from neurosim.training.method import Method
 from neurosim.training.optim import optimizer_from, schedule_from
@@ -41,6 +42,7 @@ def train(
     lr_schedule: str = "constant",
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
+    freeze: Sequence[str] = (),
     device: str = "auto",
     checkpoint_every_s: float = 30.0,
     config: Mapping[str, Any] | None = None,
@@ -49,11 +51,14 @@ def train(
     """Train a network in place; it ends with the weights of its best epoch, in evaluation mode.
 
     Args:
-        model: float logits (batch, classes) for inputs (batch, ...).  It is moved to ``device``, and to
+        model: float logits (batch, classes) for inputs (batch, ...), or (batch, classes, ...) where each
+            pixel has a class; the loss is then the mean over pixels.  It is moved to ``device``, and to
             channels-last memory if it has a ``Conv2d``.
         loaders: ``.train`` and ``.validation`` (an object, a dict, or a pair) of batches (inputs, int64
-            targets).  A loader with ``.epoch(number)`` gives the order of each epoch itself.  Best is the
-            epoch with the highest validation accuracy (the first of equals); the last without validation.
+            targets, (batch,) or a class for each pixel).  A loader with ``.epoch(number)`` gives the order of
+            each epoch itself.  Best is the epoch with the highest validation accuracy (validation Dice where
+            pixels have classes; of equals that with the lowest loss, then the first); the last without
+            validation.
         method: an object of ``neurosim.training.METHODS``, a :class:`Method` of your own, or a name.
         epochs: how often to read the training data.
         out: the run's folder; None keeps everything in memory.  Holds ``training.toml`` (these settings),
@@ -72,6 +77,9 @@ def train(
         lr_schedule: ``constant``, ``cosine`` or ``paper-step``, see :func:`schedule_from`.
         weight_decay: as the optimiser understands it.
         clip_norm: largest l2 norm of the whole gradient; None for no limit.
+        freeze: patterns of parameter names, such as ``trunk.*``: these parameters are not trained, and
+            methods neither disturb nor attack them; batch normalisations whose parameters are all frozen
+            keep their running statistics.  What ``requires_grad`` False freezes already is treated the same.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
         config: whatever else describes the run, for ``config.toml``.
@@ -101,6 +109,7 @@ def train(
         clip_norm=clip_norm,
         hardware=None if hardware is None else hardware.model_dump(mode="json"),
         chips_per_batch=1 if chips_per_batch is None else chips_per_batch,
+        freeze=tuple(freeze),
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(
@@ -108,27 +117,30 @@ def train(
     )  # names are wrong before a folder is made
     schedule_from(lr_schedule)
     where = _device(device)
-    _check_model(model)
-    layout = _move(model, where)
-    place: Place = (
-        Digital(model) if hardware is None else ThroughChips(model, hardware, seed, settings.chips_per_batch)
-    )
-    held = nullcontext(None) if out is None else RunFolder.held(out, settings.described(), config, resume)
-    with held as folder, put_off() as interrupt:
-        run = Run(
-            place=place,
-            train=train_source,
-            validation=validation_source,
-            method=chosen,
-            settings=settings,
-            folder=folder,
-            interrupt=interrupt,
-            device=where,
-            layout=layout,
-            every_s=checkpoint_every_s,
-            progress=progress or _silent,
+    with frozen(model, settings.freeze):
+        _check_model(model)
+        layout = _move(model, where)
+        place: Place = (
+            Digital(model)
+            if hardware is None
+            else ThroughChips(model, hardware, seed, settings.chips_per_batch)
         )
-        result = run.all()
+        held = nullcontext(None) if out is None else RunFolder.held(out, settings.described(), config, resume)
+        with held as folder, put_off() as interrupt:
+            run = Run(
+                place=place,
+                train=train_source,
+                validation=validation_source,
+                method=chosen,
+                settings=settings,
+                folder=folder,
+                interrupt=interrupt,
+                device=where,
+                layout=layout,
+                every_s=checkpoint_every_s,
+                progress=progress or _silent,
+            )
+            result = run.all()
     if place.network is not model:
         restore(tensors_of(model), run.best, "best weights")
         model.eval()

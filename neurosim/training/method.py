@@ -48,8 +48,9 @@ class Method(Protocol):
         """Add this step's gradient to ``p.grad`` of every parameter.
 
         Args:
-            model: gives logits (batch, classes) for ``inputs``, as a function of its parameters.
-            inputs: (batch, ...); targets: (batch,) int64 class numbers.
+            model: gives logits (batch, classes) for ``inputs``, as a function of its parameters; or
+                (batch, classes, ...), with axes of pixels behind.
+            inputs: (batch, ...); targets: int64 class numbers, (batch,) or (batch, ...), one a pixel.
             draws_for: the streams of this step, see :data:`DrawsFor`.
             progress: fraction of the training that is done, in [0, 1].
 
@@ -60,38 +61,61 @@ class Method(Protocol):
 
 
 def analog_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that sit on a chip: all but the affine ones of normalisation layers.
+    """The trained parameters that sit on a chip: all but the affine ones of normalisation layers.
+
+    Frozen ones (``requires_grad`` False) are left out: methods neither disturb nor attack them.
 
     >>> list(analog_parameters(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
     ['0.weight', '0.bias']
     """
-    digital = {
+    digital = _affine(model)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in digital}
+
+
+def digital_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The affine parameters of normalisation layers."""
+    digital = _affine(model)
+    return {name: p for name, p in model.named_parameters() if id(p) in digital}
+
+
+def _affine(model: nn.Module) -> set[int]:
+    return {
         id(parameter)
         for module in model.modules()
         if isinstance(module, _NORMALISATIONS)
         for parameter in module.parameters(recurse=False)
     }
-    return {name: p for name, p in model.named_parameters() if id(p) not in digital}
-
-
-def digital_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The affine parameters of normalisation layers: what :func:`analog_parameters` leaves out."""
-    analog = analog_parameters(model)
-    return {name: p for name, p in model.named_parameters() if name not in analog}
 
 
 def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (batch, classes) and class numbers (batch,).
+    """Mean cross-entropy, over samples or over all pixels of all samples.
+
+    Args:
+        logits: (batch, classes), or (batch, classes, ...) with axes of pixels.
+        targets: class numbers (batch,), or (batch, ...) with the same pixels.
 
     Raises:
         UsageError: the shapes do not fit.
+
+    >>> task_loss(torch.zeros(1, 4, 8, 8), torch.ones(1, 8, 8, dtype=torch.int64))
+    tensor(1.3863)
     """
-    if logits.dim() != 2 or targets.shape != logits.shape[:1]:
+    if logits.dim() < 2 or targets.shape != (len(logits), *logits.shape[2:]):
+        more = " ..." if max(logits.dim() - 1, targets.dim()) > 1 else ""
         raise UsageError(
-            "expected logits (batch, classes) and targets (batch,);"
+            f"expected logits (batch, classes{',' if more else ''}{more}) and targets (batch,{more});"
             f" got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
     return F.cross_entropy(logits, targets)
+
+
+def one_a_row(logits: Tensor) -> Tensor:
+    """Logits (batch, classes) as they are; (batch, classes, ...) as (pixels of all samples, classes).
+
+    >>> one_a_row(torch.zeros(2, 3, 4, 5)).shape
+    torch.Size([40, 3])
+    """
+    return logits if logits.dim() == 2 else logits.movedim(1, -1).flatten(0, -2)
 
 
 def forward_aside(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

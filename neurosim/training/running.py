@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from neurosim.errors import RunError, UsageError
 from neurosim.random import Stream, stream
 from neurosim.training.folder import RunFolder, restore
+from neurosim.training.freezing import frozen_norms
 from neurosim.training.interrupt import Interrupt
 from neurosim.training.method import DrawsFor, Method
 from neurosim.training.optim import optimizer_from, schedule_from
 from neurosim.training.place import Place
 from neurosim.training.settings import Progress, Settings, TrainResult
 from neurosim.training.sources import Batch, Source
+from neurosim.training.tally import Tally
 
 # While weights grow, outputs outgrow ranges fixed once an epoch: the CNN on Fashion-MNIST stood at a loss of
 # 2.2 for its first 180 steps, and was at 0.57 with ranges fixed anew every 25.
@@ -87,6 +88,7 @@ class Run:
         self.optimizer = optimizer_from(
             settings.optimizer, self.parameters, settings.lr, settings.weight_decay
         )
+        self.still = frozen_norms(self.model)
         self.factor = schedule_from(settings.lr_schedule)
         self.state = _State()
         self.best: dict[str, Tensor] = {}
@@ -117,7 +119,7 @@ class Run:
         torch.manual_seed(_epoch_seed(self.settings.seed, state.epoch))
         batches = self.train.batches(state.epoch, skip=state.batch)
         self._put_back_generators()
-        self.model.train()
+        self._training_mode()
         while True:
             self.whole = False  # reading a batch may draw from torch's generator
             batch = next(batches, None)
@@ -181,41 +183,36 @@ class Run:
         }
         row |= {name: total / state.samples for name, total in state.sums.items()}
         if self.validation is not None:
-            row["validation_loss"], row["validation_accuracy"] = self._validate(self.validation)
+            row |= self._validate(self.validation)
         return row
 
-    def _validate(self, source: Source) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy in plain numbers."""
-        count, loss, right = 0, 0.0, 0
+    def _validate(self, source: Source) -> dict[str, float]:
+        """Mean cross-entropy, accuracy and, where pixels have classes, Dice; in plain numbers."""
+        tally = Tally()
         devices = [self.device] if self.device.type == "cuda" else []
         self.model.eval()
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             for batch in source.batches(0):
                 x, y = self._moved(batch)
-                logits = self.model(x)
-                loss += F.cross_entropy(logits, y, reduction="sum").item()
-                right += int((logits.argmax(-1) == y).sum())
-                count += len(x)
+                tally.add(self.model(x), y)
                 self.interrupt.check()
-        self.model.train()
-        if count == 0:
+        self._training_mode()
+        if tally.count == 0:
             raise UsageError("validation data: expected at least one batch; got none")
-        if not math.isfinite(loss):
+        if not math.isfinite(tally.loss):
             raise RunError(
-                f"the validation loss became {loss} after epoch {self.state.epoch + 1}:"
+                f"the validation loss became {tally.loss} after epoch {self.state.epoch + 1}:"
                 f" try a learning rate below {self.settings.lr:g}"
             )
-        return loss / count, right / count
+        return {f"validation_{name}": value for name, value in tally.measures().items()}
 
     def _close_epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         state = self.state
         accuracy, loss = row.get("validation_accuracy"), row.get("validation_loss", 0.0)
+        score = _score(row)
+        best = _score(state.history[state.best_epoch - 1]) if state.history else None
         # Small validation sets tie often; the first of equals would be an early, undertrained epoch.
-        better = (
-            accuracy is None
-            or state.best_accuracy is None
-            or (accuracy, -loss) > (state.best_accuracy, -state.best_loss)
-        )
+        better = score is None or best is None or (score, -loss) > (best, -state.best_loss)
         if better:
             self.best = {name: tensor.detach().clone() for name, tensor in tensors_of(self.model).items()}
             state.best_epoch, state.best_accuracy, state.best_loss = row["epoch"], accuracy, loss
@@ -247,6 +244,12 @@ class Run:
 
     # small parts
 
+    def _training_mode(self) -> None:
+        """All modules train, but frozen normalisations: those keep their running statistics."""
+        self.model.train()
+        for norm in self.still:
+            norm.eval()
+
     def _done(self) -> float:
         """The fraction of the training that is done; whole epochs only, when their length is unknown."""
         state, length = self.state, self.train.length
@@ -275,7 +278,8 @@ class Run:
 
     def _save_model(self, folder: RunFolder) -> None:
         facts = {"epoch": self.state.best_epoch, "validation_accuracy": self.state.best_accuracy}
-        folder.save_model(self.best, facts)
+        dice = self.state.history[self.state.best_epoch - 1].get("validation_dice")
+        folder.save_model(self.best, facts if dice is None else {**facts, "validation_dice": dice})
 
     # checkpoints
 
@@ -330,6 +334,12 @@ class Run:
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network's state, by name."""
     return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _score(row: dict[str, Any]) -> float | None:
+    """What the best epoch has most of: Dice where pixels have classes, else accuracy; None without data."""
+    score: float | None = row.get("validation_dice", row.get("validation_accuracy"))
+    return score
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ class Settings:
     clip_norm: float | None
     hardware: dict[str, Any] | None
     chips_per_batch: int = 1
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -67,9 +68,8 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
-        return {
-            key: value for key, value in asdict(self).items() if not (key == "chips_per_batch" and value == 1)
-        }
+        added = {"chips_per_batch": 1, "freeze": ()}
+        return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 
 def check_integer(name: str, value: object, least: int | None) -> None:

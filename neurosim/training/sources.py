@@ -48,10 +48,10 @@ class Source:
                 f"{self.what} data: expected batches (inputs, targets) of tensors; got {_brief(row)}"
             )
         x, y = cast(Batch, row)
-        if x.dim() < 2 or y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        if x.dim() < 2 or y.dtype != torch.int64 or y.shape[:1] != x.shape[:1]:
             raise UsageError(
-                f"{self.what} data: expected inputs (batch, ...) and int64 targets (batch,);"
-                f" got {_brief(x)} and {_brief(y)}"
+                f"{self.what} data: expected inputs (batch, ...) and int64 targets (batch,), or (batch, ...)"
+                f" with a class for each pixel; got {_brief(x)} and {_brief(y)}"
             )
         if len(x) == 0:
             raise UsageError(f"{self.what} data: expected at least one sample in a batch; got an empty batch")
