@@ -21,6 +21,9 @@ from neurosim.evaluation.passes import Passes
 # eight, networks so small that chips gain from each other's company gain no more.
 _WORKERS_BLOCK = 8
 
+_EXACT_AT_ONCE = 1 << 22
+"""Numbers that are held in float64 at once while losses are computed: 32 MB."""
+
 
 class Task(NamedTuple):
     """Chips to be programmed together, and the ages at which to read them, in ascending order."""
@@ -30,10 +33,10 @@ class Task(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One chip on one batch."""
+    """One chip on one batch, summed over its samples, or over all their pixels where those have classes."""
 
     correct: int
-    loss: float  # summed over the batch
+    loss: float
 
 
 def tasks(
@@ -83,37 +86,47 @@ def rows_of(net: Deployed, data: Passes, lot: Lot, task: Task) -> Iterator[list[
 def _rows(on: Callable[[Tensor], Tensor], data: Passes, block: Sequence[int], age: float) -> list[Row]:
     """All data through one block of chips at one age."""
     batches = [score(checked(on(x), len(block), y), y) for x, y in data.batches()]
-    samples, rows = data.samples, []
+    count, rows = data.targets, []
     for chip, scores in zip(block, zip(*batches, strict=True), strict=True):
-        loss = math.fsum(each.loss for each in scores) / samples
+        loss = math.fsum(each.loss for each in scores) / count
         if not math.isfinite(loss):
             raise RunError(
                 f"chip {chip} at {format_duration(age)} gave outputs that are not finite: "
                 "check the network's weights and the data's range"
             )
-        rows.append(Row(chip, age, sum(each.correct for each in scores) / samples, loss, samples))
+        rows.append(Row(chip, age, sum(each.correct for each in scores) / count, loss, data.samples))
     return rows
 
 
 def score(logits: Tensor, targets: Tensor) -> list[Score]:
-    """Each chip's score on one batch; logits (chips, batch, classes), targets (batch,).
+    """Each chip's score on one batch; logits (chips, batch, classes), targets (batch,); or both with pixels.
 
     Chip by chip, so that no sum depends on how many chips there are; ``fsum`` rounds once.
     """
-    scores = []
-    for chip in logits:
-        exact = chip.double()
-        losses = exact.logsumexp(1) - exact.gather(1, targets[:, None])[:, 0]  # never below 0
-        scores.append(Score(int((chip.argmax(1) == targets).sum()), math.fsum(losses.tolist())))
-    return scores
+    return [
+        Score(int((chip.argmax(1) == targets).sum()), math.fsum(_losses(chip, targets))) for chip in logits
+    ]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Iterator[float]:
+    """Each sample's cross-entropy in float64, summed over its pixels if it has any; few samples at once."""
+    at_once = max(1, _EXACT_AT_ONCE // logits[0].numel())
+    for some, classes in zip(logits.split(at_once), targets.split(at_once), strict=True):
+        exact = some.double()
+        losses = exact.logsumexp(1) - exact.gather(1, classes[:, None])[:, 0]  # never below 0
+        yield from (losses if losses.ndim == 1 else losses.flatten(1).sum(1)).tolist()
 
 
 def checked(logits: Tensor, chips: int, targets: Tensor) -> Tensor:
-    """The same logits, if they are one score a class for every chip and sample."""
-    if logits.ndim != 3 or logits.shape[:2] != (chips, len(targets)) or logits.shape[2] < 2:
+    """The same logits, if they are one score a class for every chip and sample, or for every pixel."""
+    samples, *pixels = targets.shape
+    fits = logits.ndim >= 3 and logits.shape[2] >= 2
+    if not fits or (*logits.shape[:2], *logits.shape[3:]) != (chips, samples, *pixels):
+        of_pixels = f" at each of {' x '.join(map(str, pixels))} pixels" if pixels else ""
+        expected = ", ".join([str(samples), "classes", *map(str, pixels)])
         raise UsageError(
-            f"the network's outputs have the shape {tuple(logits.shape[1:])} for {len(targets)} samples: "
-            f"expected ({len(targets)}, classes), one score for each of two or more classes"
+            f"the network's outputs have the shape {tuple(logits.shape[1:])} for {samples} samples: "
+            f"expected ({expected}), one score for each of two or more classes{of_pixels}"
         )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= logits.shape[2]:

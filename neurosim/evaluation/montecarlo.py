@@ -57,6 +57,9 @@ def evaluate(
 
     in float64, summed exactly, so a chip's numbers do not depend on which chips are evaluated beside it.
 
+    Where each pixel has a class (targets (batch, ...), outputs (batch, classes, ...)), *n* runs over all
+    pixels of all samples; ``samples`` is still the number of images.
+
     ``loader`` gives batches of inputs (batch, ...) and targets (batch,), and must give the same ones in the
     same order each time it is iterated: it is read once per block of chips and age.  ``chips`` is a count
     (the first ones) or a list of numbers.  ``calibration`` inputs fix the converters' ranges if the network
@@ -128,7 +131,7 @@ def _missing(
 
 
 def digital_accuracy(net: nn.Module, loader: Loader) -> float:
-    """The accuracy of the network itself, off any chip: the reference of a figure.
+    """The accuracy of the network itself (of samples, or of pixels), off any chip: the reference of a figure.
 
     A deployed network computes outside ``net.on(...)`` exactly what the original does.
 
@@ -139,7 +142,7 @@ def digital_accuracy(net: nn.Module, loader: Loader) -> float:
     data = Passes(loader, device_of(net))
     with evaluation_mode(net):
         scores = [score(checked(net(x)[None], 1, y), y)[0] for x, y in data.batches()]
-    return sum(each.correct for each in scores) / data.samples
+    return sum(each.correct for each in scores) / data.targets
 
 
 def _chips(chips: object) -> list[int]:

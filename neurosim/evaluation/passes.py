@@ -46,6 +46,11 @@ class Passes:
         return sum(map(len, self._targets))
 
     @property
+    def targets(self) -> int:
+        """Number of targets, once read: one a sample, or one a pixel."""
+        return sum(y.numel() for y in self._targets)
+
+    @property
     def batch_size(self) -> int:
         """Number of samples in the first batch, once read."""
         return len(self._targets[0])
@@ -103,18 +108,19 @@ class Passes:
 
 
 def _pair(batch: object, number: int) -> tuple[Tensor, Tensor]:
-    """One batch, checked: inputs and as many whole-number targets."""
+    """One batch, checked: inputs and as many whole-number targets, or as many images of them."""
     if not (
         isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)
     ):
         raise UsageError(f"batch {number} is a {type(batch).__name__}: expected a pair of tensors (x, y)")
     x, y = batch
-    if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    if not whole or y.ndim == 0 or (y.ndim > 1 and y.shape[1:].numel() == 1):  # (batch, 1): a forgotten axis
         raise UsageError(
             f"the targets of batch {number} are {y.dtype} of shape {tuple(y.shape)}: "
-            "expected one whole number for each sample"
+            "expected one whole number for each sample, or for each of its pixels"
         )
-    if x.ndim == 0 or len(x) != len(y) or not len(x):
+    if x.ndim == 0 or len(x) != len(y) or not y.numel():
         raise UsageError(
             f"batch {number} has inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}: "
             "expected the same number of both, at least one"

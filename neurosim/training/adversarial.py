@@ -45,8 +45,8 @@ class AdversarialWeights:
     Attacked are all trained weights and biases but the affine parameters of normalisation layers.  Those
     receive the gradient of the task loss alone: they are constants in both branches of the KL, as in the
     paper's code for ResNet32.  Normalisation layers run in train mode in every branch, and only the clean
-    forward writes running statistics: they are those of ordinary training.  (In the task loss at noisy weights,
-    ``eta`` > 0, they also see batch statistics and leave none.)
+    forward writes running statistics: they are those of ordinary training.  (In the task loss at noisy
+    weights, ``eta`` > 0, they also see batch statistics and leave none.)
 
     Args:
         beta: weight of the regulariser (0.25 alone, 0.1 with forward noise in the paper).
