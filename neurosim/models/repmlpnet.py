@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neurosim.errors import UsageError
 from neurosim.models.fusing import Fusable, centred, convolution_matrix, fold_batchnorm
+from neurosim.models.grouped import GroupedPointwise
 from neurosim.models.normalise import Normalise
 from neurosim.models.widths import widths
 
@@ -101,10 +102,10 @@ class RepMLPBlock(Fusable):
         self.is_fused = fused
         self.gp = GlobalPerceptron(channels, channels // reduction)
         size = sharesets * height * width
-        self.fc3 = nn.Conv2d(size, size, 1, groups=sharesets, bias=fused)
+        self.fc3 = GroupedPointwise(size, size, groups=sharesets, bias=fused)
         self.fc3_bn: nn.Module = nn.Identity() if fused else nn.BatchNorm2d(sharesets)
         for k in self.kernels:
-            self.add_module(_branch(k), _conv_bn(sharesets, sharesets, k, padding=k // 2, groups=sharesets))
+            self.add_module(_branch(k), _local(sharesets, k))
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.gp(x)
@@ -125,7 +126,7 @@ class RepMLPBlock(Fusable):
             return
         with torch.no_grad():
             weight, bias = self._final()
-            new = nn.Conv2d(self.fc3.in_channels, self.fc3.out_channels, 1, groups=self.sharesets)
+            new = GroupedPointwise(self.fc3.in_channels, self.fc3.out_channels, groups=self.sharesets)
             new = new.to(self.fc3.weight)
             new.get_parameter("weight").copy_(weight.view_as(new.weight))
             new.get_parameter("bias").copy_(bias)
@@ -308,6 +309,14 @@ def _conv_bn(
     result = nn.Sequential()
     result.add_module("conv", nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False))
     result.add_module("bn", nn.BatchNorm2d(outputs))
+    return result
+
+
+def _local(channels: int, kernel: int) -> nn.Sequential:
+    """A depthwise convolution that keeps the size of its map, and BN."""
+    result = _conv_bn(channels, channels, kernel, padding=kernel // 2, groups=channels)
+    if kernel == 1:
+        result.conv = GroupedPointwise(channels, channels, groups=channels, bias=False)
     return result
 
 

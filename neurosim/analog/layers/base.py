@@ -113,9 +113,7 @@ class OnCrossbars(nn.Module):
     def fits(cls, module: nn.Module) -> bool:
         """Whether this is a way to compute what the module does."""
         own = type(module)
-        return issubclass(own, cls.kind) and all(
-            getattr(own, name) is getattr(cls.kind, name) for name in cls.whole
-        )
+        return issubclass(own, cls.kind) and all(_same(own, cls.kind, name) for name in cls.whole)
 
     @classmethod
     def why_not(cls, layer: nn.Module) -> str | None:
@@ -142,6 +140,12 @@ class OnCrossbars(nn.Module):
 
     def _product(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._crossbars[key].forward(x, weight, bias)
+
+
+def _same(own: type[nn.Module], kind: type[nn.Module], method: str) -> bool:
+    """Whether the method is that of the kind, or one that its class says (``same_sums``) gives the same."""
+    maker = next(base for base in own.__mro__ if method in vars(base))
+    return maker in kind.__mro__ or method in vars(maker).get("same_sums", ())
 
 
 def optional(layer: nn.Module, key: str) -> Tensor | None:
