@@ -328,9 +328,73 @@ _SEGMENTATION = (
     ),
 )
 
+_VIP_PAPER = (
+    "Hou, Jiang, Yuan, Cheng, Yan, Feng: Vision Permutator: A permutable MLP-like architecture for visual "
+    "recognition (TPAMI 2022), arXiv:2106.12368"
+)
+
+
+def _vip(
+    size: str,
+    patch: int,
+    layers: tuple[int, ...],
+    channels: tuple[int, ...],
+    segments: tuple[int, ...],
+    parameters: int,
+    macs: int,
+) -> _Row:
+    return _Row(
+        ModelInfo(
+            f"vip-{size}{patch}",
+            f"Vision Permutator {size.upper()}/{patch}: linear layers along height, width and channels",
+            _VIP_PAPER,
+            (1000, 3, 224),
+            parameters=parameters,
+            macs=macs,
+            checked="authors' code: parameters, state dict, outputs on copied weights",
+        ),
+        "neurosim.models.vip",
+        "VisionPermutator",
+        {"patch": patch, "layers": layers, "channels": channels, "segments": segments},
+    )
+
+
+_VIP = (
+    _Row(
+        ModelInfo(
+            "vip-tiny-28",
+            "Vision Permutator for 28x28 images: patches of 4, four blocks of 84 channels",
+            _VIP_PAPER,
+            _GREY,
+            parameters=317_026,
+            macs=13_924_680,
+        ),
+        "neurosim.models.vip",
+        "VisionPermutator",
+        {"patch": 4, "layers": (4,), "channels": (84,), "segments": (7,)},
+    ),
+    _Row(
+        ModelInfo(
+            "vip-tiny-32",
+            "Vision Permutator for 32x32 images: patches of 4, two stages of two blocks",
+            _VIP_PAPER,
+            _COLOUR,
+            parameters=492_842,
+            macs=11_248_896,
+            checked="authors' code: parameters, state dict, outputs on copied weights",
+        ),
+        "neurosim.models.vip",
+        "VisionPermutator",
+    ),
+    _vip("s", 14, (4, 3, 8, 3), (384, 384, 384, 384), (16, 16, 16, 16), 29_892_904, 6_855_613_440),
+    _vip("s", 7, (4, 3, 8, 3), (192, 384, 384, 384), (32, 16, 16, 16), 25_114_984, 6_901_767_168),
+    _vip("m", 7, (4, 3, 14, 3), (256, 256, 512, 512), (32, 32, 16, 16), 55_272_488, 16_284_307_456),
+    _vip("l", 7, (8, 8, 16, 4), (256, 512, 512, 512), (32, 16, 16, 16), 87_784_936, 24_340_320_256),
+)
+
 # A family appends its rows here; the order is that of `neurosim models list`.
 MODELS: dict[str, _Row] = {
-    row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET, *_SEGMENTATION)
+    row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET, *_VIP, *_SEGMENTATION)
 }
 
 

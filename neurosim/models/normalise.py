@@ -37,7 +37,8 @@ class Normalise(nn.Module):
         super().__init__()
         self.register_buffer("mean", _per_channel("input_mean", mean, in_chans))
         self.register_buffer("std", _per_channel("input_std", std, in_chans))
-        if not bool((self.std > 0).all()):
+        # the numbers, not the buffer: a network may be built on the meta device, where there are no values
+        if not all(number > 0 for number in ([std] if isinstance(std, (int, float)) else std)):
             raise UsageError(f"expected every input_std to be above 0; got {std!r}")
 
     def forward(self, x: Tensor) -> Tensor:
