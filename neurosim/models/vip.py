@@ -90,7 +90,7 @@ class PermuteMLP(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(sum(_branches(self, x, self.segments)))
+        y: Tensor = self.proj(sum(_branches(self, x)))
         return y
 
 
@@ -122,7 +122,7 @@ class WeightedPermuteMLP(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w, c = _branches(self, x, self.segments)
+        h, w, c = _branches(self, x)
         logits = self.reweight((h + w + c).mean((1, 2)))
         a_h, a_w, a_c = self.softmax(logits.reshape(-1, 1, 1, x.shape[-1], 3)).unbind(-1)
         y: Tensor = self.proj(h * a_h + w * a_w + c * a_c)
@@ -286,10 +286,11 @@ class VisionPermutator(nn.Module):
         return logits
 
 
-def _branches(mixer: nn.Module, x: Tensor, segments: int) -> tuple[Tensor, Tensor, Tensor]:
+def _branches(mixer: PermuteMLP | WeightedPermuteMLP, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x_h, x_w and x_c of a Permute-MLP."""
-    h = height_and_segments(mixer.mlp_h(height_and_segments(x, segments)), segments)
-    w = width_and_segments(mixer.mlp_w(width_and_segments(x, segments)), segments)
+    cuts = mixer.segments
+    h = height_and_segments(mixer.mlp_h(height_and_segments(x, cuts)), cuts)
+    w = width_and_segments(mixer.mlp_w(width_and_segments(x, cuts)), cuts)
     return h, w, mixer.mlp_c(x)
 
 
