@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neurosim import errors
 from neurosim.errors import UsageError
 from neurosim.models.normalise import Normalise
-from neurosim.models.spatial import cropped, he_initialised, layers, normalised, padded
+from neurosim.models.spatial import cropped, doubled, halved, he_initialised, layers, normalised, padded
 from neurosim.models.widths import widths as checked_widths
 
 
@@ -112,8 +112,6 @@ class MNetTrunk(nn.Module):
         style = _STYLES[variant]
         self.features = sum(scales)
         self.stem = _stem(in_chans, stem, style, dims)
-        self.pool = layers(dims).max_pool(2)
-        self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
         image = stem or in_chans
         encoder, decoder, chans = [], [], 0
         for first, second in _pairs(scales, style):
@@ -138,13 +136,13 @@ class MNetTrunk(nn.Module):
         skips, y = [], image
         for level in self.encoder:
             skips.append(level(y))
-            image = self.pool(image)
-            y = torch.cat([image, self.pool(skips[-1])], dim=1)
+            image = halved(image)
+            y = torch.cat([image, halved(skips[-1])], dim=1)
         y = self.bottom(y)
         right = y
         for level in self.decoder:
-            y = level(torch.cat([skips.pop(), self.enlarge(y)], dim=1))
-            right = torch.cat([self.enlarge(right), y], dim=1)
+            y = level(torch.cat([skips.pop(), doubled(y)], dim=1))
+            right = torch.cat([doubled(right), y], dim=1)
         return cropped(right, x)
 
 

@@ -50,6 +50,27 @@ def normalised(normalise: Normalise, x: Tensor) -> Tensor:
     return flat.reshape(x.shape)
 
 
+def halved(x: Tensor) -> Tensor:
+    """The largest of every 2x2 pixels (2x2x2 of a volume): sizes halved.
+
+    >>> import torch
+    >>> halved(torch.arange(4.0).view(1, 1, 2, 2))
+    tensor([[[[3.]]]])
+    """
+    return functional.max_pool2d(x, 2) if x.dim() == 4 else functional.max_pool3d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Every pixel twice along each axis: sizes doubled.
+
+    >>> import torch
+    >>> doubled(torch.arange(2.0).view(1, 1, 1, 2))
+    tensor([[[[0., 0., 1., 1.],
+              [0., 0., 1., 1.]]]])
+    """
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
 def padded(x: Tensor, multiple: int) -> Tensor:
     """``x`` with its last pixels repeated to the right, below and behind, to sizes divisible by ``multiple``.
 

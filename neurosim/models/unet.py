@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurosim.errors import UsageError
 from neurosim.models.normalise import Normalise
-from neurosim.models.spatial import cropped, he_initialised, layers, normalised, padded
+from neurosim.models.spatial import cropped, halved, he_initialised, layers, normalised, padded
 from neurosim.models.widths import widths as checked_widths
 
 
@@ -57,7 +57,6 @@ class UNetTrunk(nn.Module):
             raise UsageError(f"expected widths of at least two scales, such as (8, 16, 32); got {widths!r}")
         kinds = layers(dims)
         self.features = scales[0]
-        self.pool = kinds.max_pool(2)
         before = (in_chans, *scales[:-2])
         self.encoder = nn.ModuleList([_block(i, o, dims) for i, o in zip(before, scales[:-1], strict=True)])
         self.bottom = _block(scales[-2], scales[-1], dims)
@@ -70,7 +69,7 @@ class UNetTrunk(nn.Module):
         skips, y = [], padded(x, 2 ** len(self.encoder))
         for level in self.encoder:
             skips.append(level(y))
-            y = self.pool(skips[-1])
+            y = halved(skips[-1])
         y = self.bottom(y)
         for enlarge, level in zip(self.enlarge, self.decoder, strict=True):
             y = level(torch.cat([skips.pop(), enlarge(y)], dim=1))

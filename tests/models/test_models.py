@@ -185,7 +185,7 @@ def test_axis_0_is_an_ordinary_batch(name: str) -> None:
     torch.testing.assert_close(torch.cat([net(x[:1]), net(x[1:3]), net(x[3:])]), whole, rtol=0, atol=1e-12)
     order = torch.tensor([3, 1, 0, 6, 5, 2, 4])
     torch.testing.assert_close(net(x[order]), whole[order], rtol=0, atol=1e-12)
-    assert net(x[:0]).shape == (0, 10)
+    assert net(x[:0]).shape == (0, *whole.shape[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,7 +208,9 @@ def test_every_activation_is_a_module_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_every_parameter(name: str) -> None:
     net = make(name, image_size=12).train()
-    F.cross_entropy(net(pixels(4, 3, 12, 12)), torch.tensor([0, 1, 2, 3])).backward()
+    logits = net(pixels(4, 3, 12, 12))
+    labels = torch.arange(4).view(4, *[1] * (logits.dim() - 2)).expand(4, *logits.shape[2:])  # of every pixel
+    F.cross_entropy(logits, labels).backward()
     missing = [key for key, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert missing == []
 
