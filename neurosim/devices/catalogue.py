@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from neurosim.devices.device import Device
+from neurosim.devices.ecram import Ecram
+from neurosim.devices.fefet import Fefet
+from neurosim.devices.flash import Flash
 from neurosim.devices.gaussian import Gaussian
+from neurosim.devices.generic import Generic
 from neurosim.devices.ideal import Ideal
 from neurosim.devices.pcm import Pcm
+from neurosim.devices.sonos import Sonos
+from neurosim.devices.stt_mram import SttMram
 
 DEVICES: dict[str, type[Device]] = {
     "ideal": Ideal,
     "gaussian": Gaussian,
+    "generic": Generic,
     "pcm": Pcm,
+    "sonos": Sonos,
+    "flash": Flash,
+    "fefet": Fefet,
+    "ecram": Ecram,
+    "stt-mram": SttMram,
 }
 
 if TYPE_CHECKING:

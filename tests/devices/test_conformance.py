@@ -19,8 +19,16 @@ HOUR = 3600.0
 WITHOUT_NOISE: dict[str, dict[str, float] | None] = {
     "ideal": {},
     "gaussian": {"relative_std": 0.0},
+    "generic": {"std": 0.0},
     "pcm": {"programming_scale": 0.0, "drift_scale": 0.0, "read_scale": 0.0},
+    "sonos": {"programming_scale": 0.0, "drift_scale": 0.0, "read_scale": 0.0},
+    "flash": {"tuning_std": 0.0, "retention_loss": 0.0},
+    "fefet": {"vth_std": 0.0},
+    "ecram": {"device_std": 0.0, "cycle_std": 0.0},
+    "stt-mram": None,  # holds two states whatever the target
 }
+# what they hold is a step function of the target, which gradients cross as if it were not
+STRAIGHT_THROUGH = ("stt-mram",)
 
 
 @pytest.fixture(params=sorted(DEVICES))
@@ -131,6 +139,9 @@ def test_gradients_are_finite_everywhere_even_at_zero(device: Device, dtype: tor
 @pytest.mark.parametrize("low,high", [(0.03, 0.15), (0.25, 0.95)])
 def test_gradient_matches_finite_differences(device: Device, low: float, high: float) -> None:
     # in units of g_max, where the step of gradcheck is small; the intervals avoid the corners of clips
+    if device.kind in STRAIGHT_THROUGH:
+        pytest.skip("its gradient is by definition not that of what it computes: tested with the device")
+
     def aged(x: Tensor) -> Tensor:
         state = device.program(x * device.g_max_siemens, draws((0, 1)))
         return device.age(state, HOUR, draws((0, 1))) / device.g_max_siemens
