@@ -152,6 +152,21 @@ def train(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, or begin it.")] = False,
     limit: Limit = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", min=1, help="Only N training samples of each class.")
+    ] = None,
+    init: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--init",
+            metavar="[PREFIX=]RUN",
+            help="Begin from a run's weights: all of them, or those under a prefix such as trunk.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option("--freeze", metavar="PATTERN", help="These parameters stay as they are: 'trunk.*'."),
+    ] = None,
     changes: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -168,7 +183,9 @@ def train(
         from neurosim import runs
 
         given = {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr, "train.seed": seed}
-        given["data.limit"] = limit
+        given |= {"data.limit": limit, "data.per_class": per_class}
+        chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        chosen |= {"train.freeze": freeze} if freeze else {}
         of_hardware, changed = _of_hardware(runs.parse_changes(changes or []), hardware)
         config = runs.new_config(
             model=model,
@@ -177,10 +194,12 @@ def train(
             robust=robust,
             hardware=None if hardware is None else _hardware(hardware, None).with_all(of_hardware),
             data_dir=data_dir,
-            changes={k: v for k, v in given.items() if v is not None} | changed,
+            changes=chosen | changed,
             own=own,
         )
     folder = out or Path("runs") / _run_name(config, robust)
+    if init:
+        config = runs.with_init(config, _inits(init), folder if resume else None)
     with console.Progress("training", "batches") as progress:
         result = runs.train_run(
             config,
@@ -196,7 +215,67 @@ def train(
         {"run": str(folder), "best_epoch": result.best_epoch, "passes": result.passes, "metrics": best}
         | {"seconds": result.seconds},
         f"{folder}: {_described(config)}; best of {config.train.epochs} epochs is {result.best_epoch}, "
-        f"validation accuracy {console.percent(result.best_validation_accuracy)} % ({result.seconds:.0f} s)",
+        f"validation accuracy {console.percent(result.best_validation_accuracy)} %{_dice(best)} "
+        f"({result.seconds:.0f} s)",
+        as_json,
+    )
+
+
+def _dice(row: Mapping[str, Any]) -> str:
+    return f", Dice {console.percent(row['validation_dice'])} %" if "validation_dice" in row else ""
+
+
+def _inits(texts: list[str]) -> dict[str, Path]:
+    """Runs by prefix; a text that names a folder is one, whatever is in its name."""
+    from neurosim.runs import WHOLE
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        prefix, equals, folder = text.partition("=")
+        if not equals or Path(text).is_dir():
+            prefix, folder = WHOLE, text
+        elif not all(part.isidentifier() or part.isdecimal() for part in prefix.split(".")) or not folder:
+            raise UsageError(f"cannot read --init {text!r}: expected RUN or PREFIX=RUN, such as trunk=runs/a")
+        if prefix in found:
+            what = "the whole network" if prefix == WHOLE else f"the part {prefix!r}"
+            raise UsageError(f"--init gives {what} twice: {found[prefix]} and {folder}")
+        found[prefix] = Path(folder)
+    return found
+
+
+@app.command()
+def fuse(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by neurosim train.")],
+    model: OwnNames = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The new run, by default RUN-fused.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run whose network is the final form of another's: the same function with fewer layers.
+
+    For networks that train in one form and compute in another, such as repmlp-pure. The outputs of both on
+    the validation data are compared before anything is written.
+    """
+    (opened,) = _opened([run], model).values()
+    with interrupts.held_back():
+        from neurosim.runs import fuse_run
+
+    beside = (run if run.name == opened.name else run.resolve()).with_name(f"{opened.name}-fused")
+    found = fuse_run(opened, out or beside, data_dir)
+    value = {
+        "run": str(found.folder),
+        "largest_difference": found.largest,
+        "relative_difference": found.relative,
+        "changed": found.changed,
+        "decisions": found.decisions,
+    }
+    console.emit(
+        value,
+        f"{found.folder}: {opened.config.model.name}, fused; on the validation data outputs differ by up to "
+        f"{found.largest:.3g} ({found.relative:.2g} of the largest), {found.changed} of {found.decisions} "
+        "decisions changed",
         as_json,
     )
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
+import tempfile
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurosim import __version__
 from neurosim.devices.problems import problems
 from neurosim.errors import RunError, UsageError, unknown
-from neurosim.storage import load_tensors, read_tensors
+from neurosim.storage import load_tensors, read_tensors, save_tensors, sha256_file, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +43,12 @@ CALIBRATION_SAMPLES = 1000
 BATCHNORM = ("kept", "folded", "re-estimated")
 TEST_BATCH = 500
 """Test samples a forward pass; fixed, because equal batches give equal bits."""
+PIXELS_BATCH = 1 << 19
+"""Test pixels a forward pass, at most, where each has a class: a U-Net keeps dozens of maps of them."""
+WHOLE = "*"
+"""The key of ``train.init`` for a whole network; any other is a prefix of names."""
+FUSED_WITHIN = 1e-4
+"""The largest difference that fusing may make to an output, relative to the largest output."""
 
 
 class _Part(BaseModel):
@@ -58,6 +66,8 @@ class ModelPart(_Part):
     image_size: tuple[int, int]
     input_mean: tuple[float, ...]
     input_std: tuple[float, ...]
+    fused: bool | None = None
+    """Whether it is in its final form, see :mod:`neurosim.models.fusing`."""
 
 
 class DataPart(_Part):
@@ -68,6 +78,8 @@ class DataPart(_Part):
     seed: int = Field(default=0, ge=0)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
+    per_class: int | None = Field(default=None, ge=1)
+    task: Literal["segmentation"] | None = None
 
 
 class MethodPart(_Part):
@@ -78,8 +90,15 @@ class MethodPart(_Part):
     name: str
 
 
+class OriginPart(_Part):
+    """Another run, and the SHA-256 of its ``model.safetensors`` when it was read."""
+
+    run: str
+    sha256: str
+
+
 class TrainPart(_Part):
-    """The loop: how long, how fast, in what steps, from which seed."""
+    """The loop: how long, how fast, in what steps, from which seed, from whose weights."""
 
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=100, ge=1)
@@ -90,6 +109,8 @@ class TrainPart(_Part):
     clip_norm: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     chips_per_batch: int | None = Field(default=None, ge=1)
+    freeze: tuple[str, ...] | None = None
+    init: dict[str, OriginPart] | None = None
 
 
 PartT = TypeVar("PartT", bound=_Part)
@@ -103,6 +124,7 @@ class Config(_Part):
     method: MethodPart
     train: TrainPart
     hardware: dict[str, Any] | None = None
+    fused_from: OriginPart | None = None
     versions: dict[str, str] = {}
 
 
@@ -112,7 +134,13 @@ _PARTS: dict[str, type[_Part]] = {
     "method": MethodPart,
     "train": TrainPart,
 }
-_FROM_DATA = {"model.num_classes", "model.in_chans", "model.image_size", "data.sha256"}
+_COMES_FROM = {
+    **dict.fromkeys(["model.num_classes", "model.in_chans", "model.image_size"], "the data"),
+    **dict.fromkeys(["data.sha256", "data.task"], "the data"),
+    "model.seed": "--seed (train.seed)",
+    "model.fused": "neurosim fuse",
+    "train.init": "--init",
+}
 
 
 def _validated(tree: Mapping[str, Any], where: str) -> Config:
@@ -181,6 +209,8 @@ def new_config(
             one.check_options(set(tree["model"]) - {"name"})
     splits = load_data(_validated_part(DataPart, "data", tree["data"]), data_dir)
     tree["data"]["sha256"] = splits.sha256
+    if splits.task == "segmentation":
+        tree["data"]["task"] = splits.task
     tree["model"] = {**_shapes(splits), **tree["model"]}
     options = dict(tree["method"])
     tree["method"] = describe(method_from(options.pop("name"), options))
@@ -213,11 +243,9 @@ def _split_key(key: str) -> tuple[str, str]:
     """``train.lr`` as its two parts; an unknown part or field gets a suggestion."""
     part, _, field = key.partition(".")
     known = [f"{name}.{f}" for name, kind in _PARTS.items() for f in kind.model_fields]
-    known = sorted(set(known) - _FROM_DATA)
-    if key in _FROM_DATA:
-        raise UsageError(f"{key} comes from the data and cannot be set")
-    if key == "model.seed":
-        raise UsageError("model.seed comes from --seed (train.seed) and cannot be set")
+    known = sorted(set(known) - set(_COMES_FROM))
+    if key in _COMES_FROM:
+        raise UsageError(f"{key} comes from {_COMES_FROM[key]} and cannot be set")
     is_open = part in ("model", "method") and field.isidentifier()
     if key not in known and not is_open:
         raise unknown("key", key, known)
@@ -338,7 +366,7 @@ class Subject(ABC):
 
     def deploy(self, hardware: Hardware, splits: Splits, placement: Placement | None = None) -> Deployed:
         """The network on this hardware, its converters fixed on the first training samples."""
-        inputs = splits.train[:CALIBRATION_SAMPLES].inputs
+        inputs = splits.train[: _calibration_samples(splits)].inputs
         return (placement or Placement()).deploy(self.model(), hardware, inputs)
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
@@ -410,7 +438,7 @@ class OwnNetwork(Subject):
 
     def model(self) -> nn.Module:
         """What the callable returns, with the tensors of ``weights`` in it if there are any."""
-        model = self.network.create({**_shapes(self.data), **self.options})
+        model = self.network.create({**_shapes(self.data), **self.options}, task=self.data.task)
         if self.weights is not None:
             load_weights(model, self.weights, self.name)
         return model.eval()
@@ -457,20 +485,112 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         RunError: the file is damaged.
     """
     tensors = read_tensors(path)
-    state = model.state_dict(keep_vars=True)
+    fault = _misfit(model.state_dict(keep_vars=True), tensors)
+    if fault is not None:
+        raise UsageError(f"{path} does not fit the network of {name}: the file {fault}")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _misfit(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with tensors for a network's state; one that is used twice may be there once."""
     filled = {id(state[key]) for key in tensors if key in state}
     lacking = [key for key, tensor in state.items() if id(tensor) not in filled]
     strange = [key for key in tensors if key not in state]
-    other = [key for key in tensors if key in state and state[key].shape != tensors[key].shape]
     if lacking or strange:
-        fault = f"lacks {_some(lacking)}" if lacking else f"holds {_some(strange)}, which the network has not"
-    elif other:
-        shapes = tuple(tensors[other[0]].shape), tuple(state[other[0]].shape)
-        fault = f"has {other[0]!r} of shape {shapes[0]}, the network of shape {shapes[1]}"
-    else:
-        model.load_state_dict(tensors, strict=False)
-        return
-    raise UsageError(f"{path} does not fit the network of {name}: the file {fault}")
+        return f"lacks {_some(lacking)}" if lacking else f"holds {_some(strange)}, which the network has not"
+    for key, tensor in tensors.items():
+        if state[key].shape != tensor.shape:
+            shapes = tuple(tensor.shape), tuple(state[key].shape)
+            return f"has {key!r} of shape {shapes[0]}, the network of shape {shapes[1]}"
+    return None
+
+
+def begin_from(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str) -> None:
+    """Put trained weights and statistics of another network into this one: all, or those under a prefix.
+
+    Never taken are the buffers of a ``normalise`` (mean and deviation of the inputs): those belong to the
+    data.
+
+    Args:
+        model: changed in place.
+        tensors: of the other network, by name.
+        prefix: :data:`WHOLE`, or a prefix such as ``trunk`` of names that both networks have.
+        source: what the tensors are called in a message.
+
+    Raises:
+        UsageError: what is asked for does not fit, to the last name and shape.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+    def asked(name: str) -> bool:
+        of_data = "normalise" in name.split(".")[:-1] and name not in parameters
+        return not of_data and (prefix == WHOLE or name.startswith(f"{prefix}."))
+
+    given = {name: tensor for name, tensor in tensors.items() if asked(name)}
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if asked(name)}
+    part = "the network" if prefix == WHOLE else f"the part {prefix!r} of the network"
+    if not state:
+        raise UsageError(f"there is nothing to begin from {source}: {part} has no weights")
+    fault = _misfit(state, given)
+    if fault is not None:
+        raise UsageError(f"{part} cannot begin from {source}: that {fault}")
+    model.load_state_dict(given, strict=False)
+
+
+def with_init(config: Config, sources: Mapping[str, str | Path], folder: str | Path | None = None) -> Config:
+    """The configuration with weights to begin from, each recorded with its SHA-256.
+
+    Args:
+        config: of :func:`new_config`.
+        sources: run folders by prefix; :data:`WHOLE` for a whole network.
+        folder: of a run that is resumed.  Once it has begun it needs the weights no more: those that are
+            gone are taken as recorded there, and those that have changed are refused.
+
+    Raises:
+        UsageError: not a run, or its weights are not those that ``folder`` began from.
+        RunError: a run without weights.
+    """
+    begun = Path(folder) / CONFIG if folder is not None else None
+    recorded = (read_config(begun.parent).train.init or {}) if begun is not None and begun.is_file() else {}
+    init = {}
+    for prefix, run in sources.items():
+        path, old = Path(run).absolute(), recorded.get(prefix)
+        if old is not None and old.run == str(path):
+            _weights_of(old, required=False)
+            init[prefix] = old
+        else:
+            read_config(path)
+            init[prefix] = OriginPart(run=str(path), sha256=_digest_of(path))
+    train = config.train.model_copy(update={"init": init or None})
+    return config.model_copy(update={"train": train})
+
+
+def _digest_of(run: Path) -> str:
+    if not (run / WEIGHTS).exists():
+        raise RunError(f"{run} holds no {WEIGHTS}: its training has not ended (train it with --resume)")
+    return sha256_file(run / WEIGHTS)
+
+
+def _weights_of(origin: OriginPart, required: bool) -> Path | None:
+    """The recorded weights, unchanged; None where they are gone and not required."""
+    path = Path(origin.run) / WEIGHTS
+    if not path.exists() and not required:
+        return None
+    digest = _digest_of(path.parent)
+    if digest != origin.sha256:
+        raise UsageError(
+            f"{path} has changed since the run was begun from it: sha256 {digest[:12]}..., "
+            f"expected {origin.sha256[:12]}..."
+        )
+    return path
+
+
+def _begin(model: nn.Module, config: Config, begun: bool) -> None:
+    """The weights of ``train.init``; of a run that has a checkpoint they are only checked."""
+    for prefix, origin in sorted((config.train.init or {}).items()):
+        path = _weights_of(origin, required=not begun)
+        if path is not None and not begun:
+            begin_from(model, load_tensors(path)[0], prefix, str(path))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -507,18 +627,35 @@ def create_model(config: Config, own: Sequence[OwnModel] = ()) -> nn.Module:
     from neurosim import models
 
     settings = config.model.model_dump()
-    name = settings.pop("name")
+    name, in_final_form = settings.pop("name"), settings.pop("fused")
     if "seed" in settings:
         raise UsageError("the configuration: unknown key 'model.seed' (the seed is train.seed)")
     _check_known(name, own, "the configuration names")
+    task = config.data.task or "classification"
     for one in own:
         if one.name == name:
-            return one.create(settings, config.train.seed)
-    return models.create(name, seed=config.train.seed, **settings)
+            model = one.create(settings, config.train.seed, task)
+            break
+    else:
+        _check_task(name, task, config.data.name)
+        model = models.create(name, seed=config.train.seed, **settings)
+    return models.fusing.fused(model) if in_final_form else model
+
+
+def _check_task(name: str, task: str, data: str) -> None:
+    """A network that gives a class for each image needs data that have one, and so for pixels."""
+    from neurosim import models
+
+    if (given := models.info(name).task) != task:
+        each = {"classification": "image", "segmentation": "pixel"}
+        raise UsageError(
+            f"{name} gives a class for each {each[given]}, and the data {data!r} have one for each "
+            f"{each[task]}: expected a network for {task} (see neurosim models list)"
+        )
 
 
 def load_data(part: DataPart, data_dir: str | Path | None = None) -> Splits:
-    """The splits of a configuration, ``limit`` applied; checked against the checksum if it has one.
+    """The splits of a configuration, with as few training samples as it says; checked by its checksum.
 
     Raises:
         UsageError: unknown or missing data.
@@ -526,8 +663,17 @@ def load_data(part: DataPart, data_dir: str | Path | None = None) -> Splits:
     """
     from neurosim import data
 
+    if part.limit and part.per_class:
+        raise UsageError(
+            f"data.limit={part.limit} and data.per_class={part.per_class} both choose training samples: "
+            "expected one of the two"
+        )
     splits = data.load(
-        part.name, folder=data_dir, seed=part.seed, validation_fraction=part.validation_fraction
+        part.name,
+        folder=data_dir,
+        seed=part.seed,
+        validation_fraction=part.validation_fraction,
+        per_class=part.per_class,
     )
     if part.sha256 and splits.sha256 != part.sha256:
         raise RunError(
@@ -562,14 +708,15 @@ def train_run(
 
     splits = load_data(config.data, data_dir)
     options = config.method.model_dump()
-    settings = config.train.model_dump(exclude={"batch_size"})
+    settings = config.train.model_dump(exclude={"batch_size", "init", "freeze"})
     model = create_model(config, own)
+    _begin(model, config, begun=resume and any(Path(folder).glob("checkpoints/step-*.safetensors")))
     with Run(Path(folder), config, tuple(own)).at_work():
         return train(
             model,
             {
                 "train": Batches(splits.train, config.train.batch_size, shuffle_seed=config.train.seed),
-                "validation": Batches(splits.validation, TEST_BATCH),
+                "validation": Batches(splits.validation, _test_batch(splits)),
             },
             method=method_from(options.pop("name"), options),
             hardware=None if config.hardware is None else Hardware.model_validate(config.hardware),
@@ -578,8 +725,108 @@ def train_run(
             device=device,
             config=config.model_dump(mode="json", exclude_none=True),
             progress=progress,
+            freeze=config.train.freeze or (),
             **settings,
         )
+
+
+def _test_batch(splits: Splits) -> int:
+    """Samples a forward pass: a function of the data, because equal batches give equal bits."""
+    return _at_most(TEST_BATCH, PIXELS_BATCH, splits)
+
+
+def _calibration_samples(splits: Splits) -> int:
+    return _at_most(CALIBRATION_SAMPLES, 2 * PIXELS_BATCH, splits)
+
+
+def _at_most(samples: int, pixels: int, splits: Splits) -> int:
+    """So many samples, or as many as have so many pixels where each pixel has a class; at least one."""
+    if splits.task == "classification":
+        return samples
+    height, width = splits.image_size
+    return max(1, min(samples, pixels // (height * width)))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A run in its final form, and what that changed on the validation data.
+
+    ``largest`` is the largest difference of an output, ``relative`` that over the largest output, and
+    ``changed`` the number of ``decisions`` (a class for each sample, or for each pixel) that became others.
+    """
+
+    folder: Path
+    largest: float
+    relative: float
+    changed: int
+    decisions: int
+
+
+def fuse_run(run: Run, folder: str | Path, data_dir: str | Path | None = None) -> Fusion:
+    """Write a new run whose network is the final form of another's, see :mod:`neurosim.models.fusing`.
+
+    Raises:
+        UsageError: nothing to fuse, a network that is fused already, or a folder that exists.
+        RunError: the outputs on the validation data differ by more than :data:`FUSED_WITHIN`, relative to
+            the largest; nothing is written.
+    """
+    from neurosim.models import fusing
+
+    folder = Path(folder)
+    if run.config.model.fused:
+        raise UsageError(f"{run.folder} is fused already")
+    if folder.exists():
+        raise UsageError(f"{folder} exists already: expected a folder that is yet to be made (--out DIR)")
+    with run.at_work():
+        model = run.model()
+        final = fusing.fused(model)
+        found = _differences(model, final, run.splits(data_dir), folder)
+    if not found.relative <= FUSED_WITHIN:
+        raise RunError(
+            f"the fused network of {run.folder} gives other outputs: off by up to {found.largest:.3g},"
+            f" {found.relative:.2g} of the largest, and {FUSED_WITHIN:g} is allowed"
+        )
+    _write_fused(run, final, folder)
+    return found
+
+
+def _differences(model: nn.Module, final: nn.Module, splits: Splits, folder: Path) -> Fusion:
+    import torch
+
+    from neurosim.data import Batches
+
+    off = size = 0.0
+    changed = decisions = 0
+    with torch.no_grad():
+        for x, y in Batches(splits.validation, _test_batch(splits)):
+            before, after = model(x), final(x)
+            off = max(off, float((before - after).abs().max()))
+            size = max(size, float(before.abs().max()))
+            changed += int((before.argmax(1) != after.argmax(1)).sum())
+            decisions += y.numel()
+    return Fusion(folder, off, off / size if size else off, changed, decisions)
+
+
+def _write_fused(run: Run, final: nn.Module, folder: Path) -> None:
+    """All files of the new run, or no folder."""
+    import tomli_w
+
+    origin = OriginPart(run=str(run.folder.absolute()), sha256=_digest_of(run.folder))
+    part = run.config.model.model_copy(update={"fused": True})
+    config = run.config.model_copy(update={"model": part, "fused_from": origin})
+    _, facts = load_tensors(run.folder / WEIGHTS)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            new = Path(scratch) / folder.name
+            save_tensors(new / WEIGHTS, final.state_dict(), {**facts, "fused_from": origin.sha256})
+            metrics = run.folder / "metrics.jsonl"
+            if metrics.exists():
+                shutil.copyfile(metrics, new / metrics.name)
+            write_text(new / CONFIG, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+            new.rename(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -623,7 +870,7 @@ def evaluate_run(
     from neurosim.evaluation import digital_accuracy, evaluate, one_thread
 
     splits = run.splits(data_dir)
-    test = Batches(splits.test if limit is None else splits.test[:limit], TEST_BATCH)
+    test = Batches(splits.test if limit is None else splits.test[:limit], _test_batch(splits))
     threads = contextlib.nullcontext() if workers is None and engine in (None, "local") else one_thread()
     with run.at_work(), threads:
         net = run.deploy(hardware, splits, placement)
@@ -641,7 +888,8 @@ def evaluate_run(
         off = None
         if net.options["products"] != "float32":
             first = Lot(hardware, seed)[int(table.column("chip")[0])]
-            off = net.products_error(first, splits.test[:TEST_BATCH].inputs, time_s=min(times_s))
+            some = splits.test[: _test_batch(splits)].inputs
+            off = net.products_error(first, some, time_s=min(times_s))
         return Evaluation(table, digital_accuracy(net, test), hardware, off)
 
 

@@ -52,12 +52,14 @@ class OwnModel:
     build: Callable[..., Any]
     folder: Path | None = None
 
-    def create(self, settings: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    def create(self, settings: Mapping[str, Any], seed: int = 0, task: str = "classification") -> nn.Module:
         """Build the network; initial weights are a function of ``seed`` alone, as for :func:`models.create`.
 
         Args:
             settings: the shapes of the data and its input_mean and input_std, and options of the callable.
             seed: of torch's generator while the callable runs, and given to it if it takes one.
+            task: of the data; for ``segmentation`` the network returns scores of each pixel,
+                (batch, classes, height, width).
 
         Raises:
             UsageError: an option the callable does not take, an argument nobody has, an exception in it,
@@ -66,7 +68,8 @@ class OwnModel:
         arguments = self._arguments({**settings, "seed": seed})
         with self.at_work():
             net = seeded(self._called, seed, arguments)
-            self._check_shapes(net, *(settings[name] for name in _SHAPES))
+            classes, channels, size = (settings[name] for name in _SHAPES)
+            self._check_shapes(net, classes, channels, size, task)
         return net
 
     def check_options(self, options: Iterable[str]) -> None:
@@ -139,8 +142,11 @@ class OwnModel:
             raise UsageError(f"{self.name} returned {_a(found)}: expected a torch module (nn.Module)")
         return found
 
-    def _check_shapes(self, net: nn.Module, classes: int, channels: int, size: tuple[int, int]) -> None:
+    def _check_shapes(
+        self, net: nn.Module, classes: int, channels: int, size: tuple[int, int], task: str
+    ) -> None:
         shape = (2, channels, *size)
+        wanted = (2, classes, *size) if task == "segmentation" else (2, classes)
         try:
             found = _outputs(net, shape)
         except Exception as error:
@@ -149,10 +155,11 @@ class OwnModel:
                 f"{_reason(error)}"
             ) from error
         got = f"shape {tuple(found.shape)}" if hasattr(found, "shape") else f"type {type(found).__name__}"
-        if got != f"shape {(2, classes)}":
+        if got != f"shape {wanted}":
+            where = ", at each pixel" if task == "segmentation" else ""
             raise UsageError(
                 f"the network of {self.name} gives outputs of {got} for two samples: "
-                f"expected shape {(2, classes)}, one score for each of the {classes} classes of the data"
+                f"expected shape {wanted}, one score for each of the {classes} classes of the data{where}"
             )
 
 
