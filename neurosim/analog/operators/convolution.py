@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurosim.analog.operators.operator import Operator
+from neurosim.pointwise import pointwise
 
 _CONVOLVE = {2: F.conv2d, 3: F.conv3d}
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -90,6 +91,8 @@ class Convolution(Operator):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         padded, padding = self._padded(x)
+        if self.kernel == self.stride == (1, 1) and padding == (0, 0):
+            return pointwise(padded, weight, bias, groups)
         return _CONVOLVE[self._axes](padded, weight, bias, self.stride, padding, self.dilation, groups)
 
     def ideal(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
