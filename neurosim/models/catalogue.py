@@ -145,7 +145,7 @@ def _repmlpnet(
             (1000, 3, pixels),
             parameters=parameters,
             macs=macs,
-            checked="authors' code: parameters, state dict, outputs on copied weights (T224)",
+            checked="authors' code: parameters, state dict, outputs on copied weights",
         ),
         "neurosim.models.repmlpnet",
         "RepMLPNet",
@@ -392,9 +392,44 @@ _VIP = (
     _vip("l", 7, (8, 8, 16, 4), (256, 512, 512, 512), (32, 16, 16, 16), 87_784_936, 24_340_320_256),
 )
 
+_REPMLP_PAPER = (
+    "Ding, Xia, Zhang, Chu, Han, Ding: RepMLP: Re-parameterizing convolutions into fully-connected layers "
+    "for image recognition (2021), arXiv:2105.01883"
+)
+
+_REPMLP = (
+    _Row(
+        ModelInfo(
+            "repmlp-pure",
+            "matrices over parts of 8x8 pixels and 1x1 convolutions, local convolutions until fused",
+            _REPMLP_PAPER,
+            _COLOUR,
+            parameters=22_844_858,
+            macs=118_866_560,
+            checked="paper: 52.8 million multiply-accumulates (fused, 52,806,272)",
+        ),
+        "neurosim.models.repmlp_pure",
+        "PureMLP",
+    ),
+    _Row(
+        ModelInfo(
+            "repmlp-pure-conv",
+            "repmlp-pure's convolutional twin: 3x3 convolutions instead of the matrices",
+            _REPMLP_PAPER,
+            _COLOUR,
+            parameters=438_634,
+            macs=65_111_296,
+            checked="paper: 65.1 million multiply-accumulates",
+        ),
+        "neurosim.models.repmlp_pure",
+        "PureConvTwin",
+    ),
+)
+
 # A family appends its rows here; the order is that of `neurosim models list`.
 MODELS: dict[str, _Row] = {
-    row.info.name: row for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLPNET, *_VIP, *_SEGMENTATION)
+    row.info.name: row
+    for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLP, *_REPMLPNET, *_VIP, *_SEGMENTATION)
 }
 
 
@@ -441,22 +476,36 @@ def create(
     >>> sum(p.numel() for p in create("cnn", num_classes=10, in_chans=1, image_size=28).parameters())
     493642
     """
-    row = _row(name)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed from 0 to 2**63 - 1; got {seed!r}")
     given = {
-        "num_classes": _positive("num_classes", num_classes),
-        "in_chans": _positive("in_chans", in_chans),
-        "image_size": _height_width(image_size),
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "image_size": image_size,
         "input_mean": input_mean,
         "input_std": input_std,
     }
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"expected a seed from 0 to 2**63 - 1; got {seed!r}")
-    build = row.build()
-    options = set(inspect.signature(build).parameters) - set(_GIVEN) - set(row.fixed)
-    for option in overrides:
-        if option not in options:
-            raise errors.unknown(f"option of model {name!r}:", option, options)
-    return seeded(build, seed, {**given, **row.fixed, **overrides})
+    build, arguments = _checked(name, given, overrides)
+    return seeded(build, seed, arguments)
+
+
+def outline(
+    name: str, *, num_classes: int, in_chans: int, image_size: int | Sequence[int], **overrides: Any
+) -> nn.Module:
+    """The model ``name`` on the meta device: shapes without numbers, at once however large it is.
+
+    Arguments and errors as of :func:`create`.
+
+    >>> net = outline("cnn", num_classes=10, in_chans=1, image_size=28)
+    >>> net.state_dict()["classifier.0.weight"].device.type
+    'meta'
+    """
+    import torch
+
+    given = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
+    build, arguments = _checked(name, given, overrides)
+    with torch.device("meta"):
+        return build(**arguments)
 
 
 def seeded(build: Callable[..., nn.Module], seed: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -472,6 +521,25 @@ def _row(name: str) -> _Row:
     if name not in MODELS:
         raise errors.unknown("model", str(name), MODELS)
     return MODELS[name]
+
+
+def _checked(
+    name: str, given: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a model and all arguments of its constructor."""
+    row = _row(name)
+    checked = {
+        **given,
+        "num_classes": _positive("num_classes", given["num_classes"]),
+        "in_chans": _positive("in_chans", given["in_chans"]),
+        "image_size": _height_width(given["image_size"]),
+    }
+    build = row.build()
+    options = set(inspect.signature(build).parameters) - set(_GIVEN) - set(row.fixed)
+    for option in overrides:
+        if option not in options:
+            raise errors.unknown(f"option of model {name!r}:", option, options)
+    return build, {**checked, **row.fixed, **overrides}
 
 
 def _positive(what: str, value: int) -> int:
