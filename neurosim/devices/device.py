@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from neurosim.devices.fit_range import FitRange
 from neurosim.devices.problems import problems
 from neurosim.errors import UsageError
 
@@ -125,6 +126,10 @@ class Device(Frozen, ABC):
     @abstractmethod
     def effects(self) -> list[Effect]:
         """What this device does to a conductance, for tables that people read."""
+
+    def fit_range(self) -> FitRange:
+        """Where it was measured; a device that states nothing is arithmetic and fits any range."""
+        return FitRange()
 
 
 def check_time(time_s: float) -> float:
