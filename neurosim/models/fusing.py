@@ -62,7 +62,7 @@ def fold_batchnorm(weight: Tensor, bias: Tensor | None, norm: _BatchNorm) -> tup
         bias: (O,) or None for zeros.
         norm: over C channels, C dividing O: each channel serves O/C consecutive outputs.
 
-    >>> norm = nn.BatchNorm1d(1, eps=0.0).eval()
+    >>> norm = nn.BatchNorm1d(1, eps=0.0).eval().requires_grad_(False)
     >>> norm.running_var.fill_(4.0), norm.running_mean.fill_(1.0)
     (tensor([4.]), tensor([1.]))
     >>> fold_batchnorm(torch.ones(2, 1), None, norm)
@@ -98,25 +98,29 @@ def centred(kernel: Tensor, size: int) -> Tensor:
     return functional.pad(kernel, [around] * 4)
 
 
-def convolution_matrix(kernel: Tensor, height: int, width: int, groups: int = 1) -> Tensor:
+def convolution_matrix(kernel: Tensor, height: int, width: int) -> Tensor:
     """The matrix of a convolution that keeps the size of its (height, width) map: (O·h·w, C/groups·h·w).
 
-    Row (o, y, x), column (c, y', x'), c within the group of o: a grouped fully connected layer with this
-    weight on the flattened map equals ``conv2d(map, kernel, padding=k // 2, groups=groups)``, for any C, O
-    and groups.  (The authors' code reshapes where it should transpose: right only for C = O.)
+    Row (o, y, x), column (c, y', x'), c within the group of o, is kernel[o, c, y' - y + k//2, x' - x + k//2],
+    or zero outside the kernel: a grouped fully connected layer with this weight on the flattened map equals
+    ``conv2d(map, kernel, padding=k // 2, groups=groups)``, for any C, O and groups.  (The authors' code
+    reshapes where it should transpose: right only for C = O.)
 
     Args:
         kernel: (O, C/groups, k, k), k odd.
 
     >>> kernel, x = torch.rand(6, 2, 3, 3), torch.rand(5, 4, 3, 2)
-    >>> matrix = convolution_matrix(kernel, 3, 2, groups=2)
+    >>> matrix = convolution_matrix(kernel, 3, 2)
     >>> y = functional.conv2d(x.view(5, 24, 1, 1), matrix[:, :, None, None], groups=2)
     >>> torch.allclose(y.view(5, 6, 3, 2), functional.conv2d(x, kernel, padding=1, groups=2), atol=1e-6)
     True
     """
-    channels = kernel.shape[1] * groups
-    fan_in = kernel.shape[1] * height * width
-    ones = torch.eye(fan_in, dtype=kernel.dtype, device=kernel.device).repeat(1, groups)
-    maps = ones.view(fan_in, channels, height, width)
-    out = functional.conv2d(maps, kernel, padding=kernel.shape[-1] // 2, groups=groups)
-    return out.reshape(fan_in, -1).t()
+    outputs, _, size, _ = kernel.shape
+    # with zeros as far as any pixel of the map can be from another, and beyond that nothing
+    around = [side - 1 - size // 2 for side in (width, width, height, height)]
+    reach = functional.pad(kernel, around)
+    rows = torch.arange(height, device=kernel.device)
+    columns = torch.arange(width, device=kernel.device)
+    down = (rows - rows[:, None] + height - 1)[:, None, :, None]  # y, x, y', x'
+    across = (columns - columns[:, None] + width - 1)[None, :, None, :]
+    return reach[:, :, down, across].movedim(1, 3).reshape(outputs * height * width, -1)

@@ -130,16 +130,22 @@ class RepMLP(Fusable):
         h, w = self.partition
         weight, bias = fold_batchnorm(self.fc3.weight, None, _norm(self.fc3_bn))
         weight = weight.flatten(1)
+        if self.kernels:
+            kernel, shift = self._kernel()
+            weight = weight + convolution_matrix(kernel, h, w)
+            bias = bias + shift.repeat_interleave(h * w)
+        return weight, bias
+
+    def _kernel(self) -> tuple[Tensor, Tensor]:
+        """The one convolution (O, C/groups, k, k), with biases (O,), that all are together, in float64."""
+        kernels, shifts = [], []
         for k in self.kernels:
             branch = self.get_submodule(_branch(k))
             conv, norm = branch.get_submodule("conv"), _norm(branch.get_submodule("bn"))
             kernel, shift = fold_batchnorm(conv.get_parameter("weight"), None, norm)
-            bias = bias + shift.repeat_interleave(h * w)
-            total = centred(kernel, max(self.kernels))
-            sums = total if k == self.kernels[0] else sums + total
-        if self.kernels:
-            weight = weight + convolution_matrix(sums, h, w, self.fc3.groups)
-        return weight, bias
+            kernels.append(centred(kernel, max(self.kernels)))
+            shifts.append(shift)
+        return torch.stack(kernels).sum(0), torch.stack(shifts).sum(0)
 
     def _fold_average(self) -> None:
         """W₁ diag(s) and b₁ + W₁ t instead of the normalisation m·s + t of the means."""

@@ -7,7 +7,6 @@ the arrangement that has them (52.8 and 65.1 million on 3x32x32, without local c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 

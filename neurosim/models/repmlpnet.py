@@ -149,7 +149,7 @@ class RepMLPBlock(Fusable):
                 conv, norm = branch.get_submodule("conv"), _norm(branch.get_submodule("bn"))
                 pairs.append(fold_batchnorm(conv.get_parameter("weight"), None, norm))
             kernel = torch.stack([centred(found, max(self.kernels)) for found, _ in pairs]).sum(0)
-            weight = weight + convolution_matrix(kernel, self.height, self.width, self.sharesets)
+            weight = weight + convolution_matrix(kernel, self.height, self.width)
             shift = torch.stack([found for _, found in pairs]).sum(0)
             bias = bias + shift.repeat_interleave(self.height * self.width)
         return weight, bias
