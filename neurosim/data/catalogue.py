@@ -10,6 +10,7 @@ _ROWS = (
     digits.ROW,
     fashion_mnist.ROW,
     pneumonia_mnist.ROW,
+    pneumonia_mnist.ROW_MASKS,
     dsb2018_nuclei.ROW,
     dsb2018_nuclei.ROW_256,
     brain_tumour.ROW,

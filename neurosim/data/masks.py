@@ -51,19 +51,21 @@ def ellipse(box: Sequence[float], height: int, width: int) -> Array:
     return flags
 
 
-def largest_bright(image: Array, inside: Array) -> Array:
-    """Within ``inside``, the largest 8-connected region above Otsu's threshold, its holes filled.
+def largest_dark(image: Array, inside: Array, threshold: int) -> Array:
+    """Within ``inside``, the largest 4-connected region at or below ``threshold``, its holes filled.
 
-    Where all values inside are equal, it is ``inside`` itself.
+    Nothing is flagged where no pixel inside is that dark.
+
+    >>> import numpy as np
+    >>> image = np.array([[9, 1, 9], [1, 9, 1], [1, 1, 1]], np.uint8)
+    >>> largest_dark(image, np.ones((3, 3), bool), 5).astype(int).tolist()
+    [[0, 0, 0], [1, 0, 1], [1, 1, 1]]
     """
     import numpy as np
     from scipy import ndimage
 
-    values = image[inside]
-    if values.min() == values.max():
-        return inside
-    regions, _ = ndimage.label(inside & (image > otsu(values)), structure=np.ones((3, 3)))
-    sizes = np.bincount(regions.reshape(-1))
-    sizes[0] = 0
-    filled: Array = ndimage.binary_fill_holes(regions == sizes.argmax())
+    regions, count = ndimage.label(inside & (image <= threshold))
+    if count == 0:
+        return np.zeros(image.shape, bool)
+    filled: Array = ndimage.binary_fill_holes(regions == 1 + np.bincount(regions.reshape(-1))[1:].argmax())
     return filled
