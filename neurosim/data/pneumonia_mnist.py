@@ -41,16 +41,21 @@ def read_masks(folder: Path) -> Raw:
     return Raw(_masked(raw.train[0]), _masked(raw.validation[0]), _masked(raw.test[0]))
 
 
-def lungs(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Flags of the dark lung fields of an X-ray, uint8 (H, W).
+def lungs(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Flags of the dark lung fields of X-rays, uint8 (N, H, W).
 
     The pixels at or below Otsu's threshold of two fixed ellipses, one for each lung; in each ellipse the
     largest connected region of them, holes filled.  Where pneumonia has whitened a lung its mask shrinks,
     and a dark corner outside the body may take its place.
     """
-    left, right = (ellipse(field, *image.shape) for field in _FIELDS)
-    threshold = otsu(image[left | right])
-    flags: np.ndarray[Any, Any] = largest_dark(image, left, threshold) | largest_dark(image, right, threshold)
+    import numpy as np
+
+    left, right = (ellipse(field, *images.shape[1:]) for field in _FIELDS)
+    either = left | right
+    flags = np.zeros(images.shape, bool)
+    for k, image in enumerate(images):
+        threshold = otsu(image[either])
+        flags[k] = largest_dark(image, left, threshold) | largest_dark(image, right, threshold)
     return flags
 
 
@@ -58,8 +63,7 @@ def _masked(images: Tensor) -> tuple[Tensor, Tensor]:
     import numpy as np
     import torch
 
-    masks = np.stack([lungs(image) for image in images.numpy()])
-    return images, torch.from_numpy(masks.astype(np.int64))
+    return images, torch.from_numpy(lungs(images.numpy()).astype(np.int64))
 
 
 _LICENCE = "CC BY 4.0"
