@@ -397,6 +397,26 @@ _REPMLP_PAPER = (
     "for image recognition (2021), arXiv:2105.01883"
 )
 
+
+def _repmlp_resnet(
+    name: str, summary: str, parameters: int, macs: int, fused: int, fixed: Mapping[str, Any]
+) -> _Row:
+    large = "-320-" in name
+    parts = {"partition": (10, 10), "kernels": (1, 3, 5, 7)} if large else {}
+    info = ModelInfo(
+        f"repmlp-resnet50-{name}",
+        f"ResNet-50, {summary}",
+        _REPMLP_PAPER,
+        (1000, 3, 320 if large else 224),
+        parameters=parameters,
+        macs=macs,
+        checked=f"authors' code: parameters (fused, {fused:,}), state dict, outputs on copied weights",
+    )
+    return _Row(
+        info, "neurosim.models.repmlp_resnet", "RepMLPResNet", {"block": "bottleneck", **parts, **fixed}
+    )
+
+
 _REPMLP = (
     _Row(
         ModelInfo(
@@ -423,6 +443,81 @@ _REPMLP = (
         ),
         "neurosim.models.repmlp_pure",
         "PureConvTwin",
+    ),
+    _repmlp_resnet(
+        "base", "no RepMLP: the paper's baseline", 25_557_032, 4_089_184_256, 25_530_472, {"block": "base"}
+    ),
+    _repmlp_resnet(
+        "light-g4",
+        "RepMLP in light blocks of c3 and c4, 4 groups",
+        87_038_248,
+        3_301_703_680,
+        86_142_440,
+        {"block": "light", "groups": (4, 4)},
+    ),
+    _repmlp_resnet(
+        "light-g8",
+        "RepMLP in light blocks of c3 and c4, 8 groups",
+        58_351_912,
+        3_031_957_504,
+        57_868_264,
+        {"block": "light", "groups": (8, 8)},
+    ),
+    _repmlp_resnet(
+        "bottleneck-g8",
+        "RepMLP in bottleneck blocks of c3 (r = 2) and c4 (r = 4), 8 groups",
+        41_071_144,
+        3_950_419_968,
+        40_871_528,
+        {"groups": (8, 8), "r": (2, 4)},
+    ),
+    _repmlp_resnet(
+        "c4-r2-g8",
+        "RepMLP in bottleneck blocks of c4 alone, r = 2, 8 groups",
+        53_197_352,
+        4_260_397_056,
+        52_775_272,
+        {"mixed": ("c4",), "groups": (8, 8), "r": (2, 2)},
+    ),
+    _repmlp_resnet(
+        "c4-r4-g8",
+        "RepMLP in bottleneck blocks of c4 alone, r = 4, 8 groups",
+        31_011_112,
+        3_842_973_696,
+        30_876_392,
+        {"mixed": ("c4",), "groups": (8, 8), "r": (4, 4)},
+    ),
+    _repmlp_resnet(
+        "c4-r8-g8",
+        "RepMLP in bottleneck blocks of c4 alone, r = 8, 8 groups",
+        25_086_632,
+        3_666_364_416,
+        25_028_392,
+        {"mixed": ("c4",), "groups": (8, 8), "r": (8, 8)},
+    ),
+    _repmlp_resnet(
+        "bottleneck-320-g8-16",
+        "RepMLP in bottleneck blocks at 320x320, 8 groups in c3 and 16 in c4",
+        59_543_080,
+        8_306_671_616,
+        59_223_144,
+        {"groups": (8, 16), "r": (2, 4)},
+    ),
+    _repmlp_resnet(
+        "bottleneck-320-g8-8",
+        "RepMLP in bottleneck blocks at 320x320, 8 groups",
+        72_450_600,
+        8_400_879_616,
+        72_023_144,
+        {"groups": (8, 8), "r": (2, 4)},
+    ),
+    _repmlp_resnet(
+        "bottleneck-320-g4-8",
+        "RepMLP in bottleneck blocks at 320x320, 4 groups in c3 and 8 in c4",
+        87_939_624,
+        8_853_078_016,
+        87_383_144,
+        {"groups": (4, 8), "r": (2, 4)},
     ),
 )
 
