@@ -942,7 +942,8 @@ def hardware_show(
     """One description in full, as TOML: save it, change it, give it to --hardware."""
     found = _hardware(name, changes)
     effects = [
-        {"name": e.name, "acts": e.acts, "drawn": e.drawn, "size": e.size} for e in found.device.effects()
+        {"name": e.name, "acts": e.acts, "drawn": e.drawn, "size": e.size}
+        for e in [*found.device.effects(), *found.faults.effects()]
     ]
     console.emit({**found.model_dump(mode="json"), "effects": effects}, found.to_toml().rstrip(), as_json)
 

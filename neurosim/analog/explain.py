@@ -111,7 +111,10 @@ def effects_of(hardware: Hardware) -> list[Effect]:
         "once per chip and age" if compensated else "-",
         "one factor a tile" if compensated else "off",
     )
-    return [converters[0], *hardware.device.effects(), _wires(hardware), noise, converters[1], compensation]
+    return [
+        converters[0], *hardware.device.effects(), *hardware.faults.effects(), _wires(hardware), noise,
+        converters[1], compensation,
+    ]  # fmt: skip
 
 
 def _wires(hardware: Hardware) -> Effect:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurosim.devices.catalogue import DEVICES
 from neurosim.devices.device import Device, Effect
+from neurosim.devices.faults import Faults
 from neurosim.devices.gaussian import Gaussian
 from neurosim.devices.hardware import (
     Adc,
@@ -49,6 +50,7 @@ __all__ = [
     "Dac",
     "Device",
     "Effect",
+    "Faults",
     "Gaussian",
     "Hardware",
     "Ideal",

@@ -30,8 +30,8 @@ class Flash(Device):
 
         g(t) = g(0)·x^−f       f(t) = retention_loss·ln(1 + t/t0)/ln(1 + t_ref/t0), at most 1
 
-    with t0 = ``retention_t0_s`` and t_ref = ``retention_time_s``.  Cells drift *towards* full conductance, most
-    of all where x = 1/e, by f/e of g_max.  The fraction has no spread of its own; neither read noise nor
+    with t0 = ``retention_t0_s`` and t_ref = ``retention_time_s``.  Cells drift *towards* full conductance,
+    most of all where x = 1/e, by f/e of g_max.  The fraction has no spread of its own; neither read noise nor
     temperature acts.
 
     Sources: tuning to better than 1 % of any weak-inversion current, X. Guo et al., "Temperature-insensitive

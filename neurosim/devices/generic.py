@@ -103,7 +103,7 @@ class Generic(Device):
         of = {
             "absolute": f"{percent(self.std)} of g_max",
             "proportional": f"{percent(self.std)} of each conductance",
-            "inverse": f"{percent(self.std)} of g_max where fully on, as 1/g, at most {percent(self.std_max)}",
+            "inverse": f"{percent(self.std)} of g_max at g_max, as 1/g, at most {percent(self.std_max)}",
         }[self.law]
         size = f"{self.distribution}, standard deviation {of}"
         return [Effect("programming spread", self.std > 0, "once per chip", size)]

@@ -32,6 +32,7 @@ from pydantic import (
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
 from neurosim.devices.device import Device, Frozen, Real, Whole
+from neurosim.devices.faults import Faults
 from neurosim.devices.frozen import FrozenDict, frozen
 from neurosim.devices.problems import Problem, Several, problems, unknown_field
 from neurosim.devices.spread import Spread
@@ -40,6 +41,8 @@ from neurosim.errors import UsageError, unknown
 MIN_BITS, MAX_BITS = 2, 16
 WHOLE = ("parameters", "layers")
 """Tables whose keys are patterns with dots: taken as they are, never flattened."""
+_SILENT = ("faults",)
+"""Tables that descriptions leave out, as they did before there were any, while they change nothing."""
 
 
 class Array(Frozen):
@@ -201,6 +204,7 @@ class Hardware(Frozen):
     dac: Dac = Dac()
     adc: Adc = Adc()
     wires: Wires = Wires()
+    faults: Faults = Faults()
     source: Source = Source()
     parameters: dict[str, Spread] = FrozenDict()
     layers: dict[str, dict[str, Any]] = FrozenDict()
@@ -222,9 +226,12 @@ class Hardware(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Descriptions without patterns look, and digest, as they did before there were any."""
+        """Descriptions without patterns and faults look, and digest, as they did before there were any."""
         data: dict[str, Any] = handler(self)
-        return {name: part for name, part in data.items() if name not in WHOLE or part}
+        plain = {name for name in _SILENT if getattr(self, name) == type(getattr(self, name))()}
+        return {
+            name: part for name, part in data.items() if name not in plain and (part or name not in WHOLE)
+        }
 
     def for_layer(self, name: str) -> Hardware:
         """The full hardware of one layer: this one, changed by every matching pattern in the order written.
@@ -331,6 +338,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "dac": Dac,
     "adc": Adc,
     "wires": Wires,
+    "faults": Faults,
     "source": Source,
 }
 """The tables of a description; that of the device has the fields of its kind."""
@@ -515,7 +523,8 @@ def _canonical(changes: Mapping[str, Any], made: Hardware) -> dict[str, Any]:
     """The changes as nested tables, each value as the checked hardware holds it."""
     fields = {field for field, _ in _layer_changes(changes)}
     nested: dict[str, Any] = {"preset": changes["preset"]} if changes.get("preset") is not None else {}
-    for table, content in made.model_dump(mode="json").items():
+    silent = {table: getattr(made, table).model_dump(mode="json") for table in _SILENT}
+    for table, content in {**made.model_dump(mode="json"), **silent}.items():
         if not isinstance(content, dict):
             nested |= {table: content} if table in fields else {}
             continue
@@ -547,7 +556,7 @@ def _set(data: dict[str, Any], field: str, value: object) -> None:
     if field not in known:
         raise UsageError(unknown_field(field, known))
     table, _, name = field.rpartition(".")
-    (data[table] if table else data)[name] = _parsed(value)
+    (data.setdefault(table, {}) if table else data)[name] = _parsed(value)
 
 
 def _field_names(kind: str) -> list[str]:

@@ -36,9 +36,10 @@ class SttMram(Device):
     The choice of a state has no useful derivative: backwards, a target passes its gradient to the conductance
     as if it had been stored exactly (straight-through, as in binary networks).
 
-    Sources: R_P = 3 kΩ, R_AP = 6 kΩ are the cell of published cost models; σ(R_P) of at most TMR/15, here 6.7 %,
-    from "TMR > 15 σ(R_P)" in "A statistical study of magnetic tunnel junctions for high-density spin torque
-    transfer-MRAM", IEDM 2008.  σ(R_AP) = σ(R_P), Δ = 60 and writes without errors are assumptions.
+    Sources: R_P = 3 kΩ, R_AP = 6 kΩ are the cell of published cost models; σ(R_P) of at most TMR/15,
+    here 6.7 %, from "TMR > 15 σ(R_P)" in "A statistical study of magnetic tunnel junctions for high-density
+    spin torque transfer-MRAM", IEDM 2008.  σ(R_AP) = σ(R_P), Δ = 60 and writes without errors are
+    assumptions.
 
     Raises:
         UsageError: g_min of 0, or a normal spread of more than 1/7, which would reach negative resistances.

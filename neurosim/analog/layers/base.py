@@ -59,12 +59,14 @@ class Site:
         columns = len(range(*outputs.indices(len(matrix)))) if outputs else len(matrix)
         cells = self._cells(key, weight)
         cells.readers += 1
+        lies = layout(matrix.shape[1], columns, groups, self.hardware.array)
+        cells.lie_on(lies, outputs.indices(len(matrix))[0] if outputs else 0, operator.by_row)
         return (LookupCrossbar if isinstance(operator, Lookup) else Crossbar)(
             name=self.name if key == "weight" else f"{self.name}.{key}{suffix}",
             noise_name=f"{self.name}.{key}{suffix}",
             hardware=self.hardware,
             operator=operator,
-            layout=layout(matrix.shape[1], columns, groups, self.hardware.array),
+            layout=lies,
             bench=self.bench,
             cells=cells,
             bias=Cells(f"{self.name}.{bias}{suffix}", self.hardware, "per-layer", readers=1),
