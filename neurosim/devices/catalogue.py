@@ -14,6 +14,10 @@ from neurosim.devices.gaussian import Gaussian
 from neurosim.devices.generic import Generic
 from neurosim.devices.ideal import Ideal
 from neurosim.devices.pcm import Pcm
+from neurosim.devices.pcm_hermes import PcmHermes
+from neurosim.devices.rram_cmo import RramCmo
+from neurosim.devices.rram_milo import RramMilo
+from neurosim.devices.rram_wan import RramWan
 from neurosim.devices.sonos import Sonos
 from neurosim.devices.stt_mram import SttMram
 
@@ -22,6 +26,10 @@ DEVICES: dict[str, type[Device]] = {
     "gaussian": Gaussian,
     "generic": Generic,
     "pcm": Pcm,
+    "pcm-hermes": PcmHermes,
+    "rram-wan": RramWan,
+    "rram-cmo": RramCmo,
+    "rram-milo": RramMilo,
     "sonos": Sonos,
     "flash": Flash,
     "fefet": Fefet,
