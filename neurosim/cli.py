@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -1080,6 +1081,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch loads its OpenMP library: idle threads sleep instead of spinning.  On a quiet machine a
     # chip then takes a third longer; on a busy one spinning made it 3 to 6 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with warnings.catch_warnings():
+        warnings.showwarning = console.warn  # type: ignore[assignment]
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(
             args=None if arguments is None else list(arguments), prog_name="neurosim", standalone_mode=False

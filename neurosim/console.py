@@ -110,6 +110,11 @@ def say(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
+def warn(message: Warning | str, *details: Any) -> None:
+    """What ``warnings.showwarning`` does while a command runs: one line on stderr."""
+    say(f"warning: {message}")
+
+
 def percent(accuracy: float | None, digits: int = 2) -> str:
     """An accuracy in [0, 1] as people write it.
 

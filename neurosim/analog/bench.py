@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from neurosim.analog.lot import Chips
+from neurosim.devices import Device
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Bench:
     rides: dict[tuple[object, ...], bool] = field(default_factory=dict)
     # bytes of the largest activation of one sample, by input signature
     activation_bytes: dict[tuple[object, ...], int] = field(default_factory=dict)
+    # bounds of measured ranges that are passed, and of which the user has been told
+    told: set[tuple[Device, str]] = field(default_factory=set)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Bench:
         """A bench of its own, with nothing on it: chips stay on the bench of the original."""
@@ -66,6 +69,7 @@ class Bench:
             reuse_wires=self.reuse_wires,
             rides=dict(self.rides),
             activation_bytes=dict(self.activation_bytes),
+            told=set(self.told),
         )
 
     @contextlib.contextmanager

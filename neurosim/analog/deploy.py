@@ -17,6 +17,7 @@ from neurosim.analog.deployed import Deployed
 from neurosim.analog.folding import Folded, foldable
 from neurosim.analog.folding import fold as fold_pairs
 from neurosim.analog.layers import OnCrossbars, Site
+from neurosim.analog.limits import heed_conductances
 from neurosim.analog.mixing import mix, original_class
 from neurosim.analog.named import place_named
 from neurosim.analog.sampled import sample_parameters
@@ -79,6 +80,7 @@ def deploy(
     pairs = _pairs(model, fold, chosen)
     net = _copy(model)
     bench = Bench(products=_products(products))
+    heed_conductances(hardware, bench.told)
     cells: dict[int, Cells] = {}
     for name, row in chosen.rows.items():
         _place(net.get_submodule(name), name or "root", row, hardware, bench, cells)

@@ -24,6 +24,7 @@ from neurosim.analog.explain import (
 from neurosim.analog.folding import Folded
 from neurosim.analog.inputs import Inputs, tensors_in
 from neurosim.analog.layers import OnCrossbars
+from neurosim.analog.limits import heed_age
 from neurosim.analog.lot import Chips
 from neurosim.analog.mixing import mix, mixed_in, original_class, unmix
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
@@ -281,6 +282,7 @@ class Deployed(nn.Module):
         self._check_ready(chips)
         keep_freed_memory()
         active = Active(chips, check_time(time_s) + 0.0, slice(0, len(chips)))
+        heed_age(self._hardware, active.time_s, self._bench.told)
         self._reset()  # a copy made while chips were on still holds their devices
         try:
             with _through_forwards(self):

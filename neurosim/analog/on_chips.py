@@ -11,6 +11,7 @@ from torch import Tensor
 from neurosim.analog.bench import Active
 from neurosim.analog.crossbar import ContractError
 from neurosim.analog.inputs import Inputs, equal, joined
+from neurosim.analog.limits import heed_age
 from neurosim.analog.lot import Chips
 from neurosim.analog.statistics import check_norms, keep_statistics
 from neurosim.devices.device import check_time
@@ -63,6 +64,7 @@ class OnChips:
     def age(self, time_s: float) -> None:
         """Move the same programmed chips to another age; white noise starts anew."""
         self._active.time_s = check_time(time_s) + 0.0  # -0.0 is the same age as 0.0
+        heed_age(self._net.hardware, self._active.time_s, self._net._bench.told)
         self._net._reset(keep_devices=True)
         self._with_statistics()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time, percent
+from neurosim.devices.fit_range import FitRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +88,10 @@ class Ecram(Device):
     def _verified(self, g: Tensor, draws: Draws) -> Tensor:
         u = draws.uniform("programming, verified", tuple(g.shape)).to(g)
         return g + self.step_siemens * (u - 0.5)
+
+    def fit_range(self) -> FitRange:
+        """Right after programming: no ageing is part of the fits."""
+        return FitRange(time_s=(0.0, 0.0))
 
     def effects(self) -> list[Effect]:
         steps = 1.0 / self.step

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time, percent
+from neurosim.devices.fit_range import FitRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,10 @@ class Fefet(Device):
         ohm = self.series_fraction / self.g_max_siemens
         low, high = (g / (1.0 - g * ohm) for g in (self.g_min_siemens, self.g_max_siemens))
         return self.vth_std * (high - low)
+
+    def fit_range(self) -> FitRange:
+        """Right after programming: no ageing was found published in numbers."""
+        return FitRange(time_s=(0.0, 0.0))
 
     def effects(self) -> list[Effect]:
         strong = self.transistor_std_siemens() / self.g_max_siemens * (1.0 - self.series_fraction) ** 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time, percent
+from neurosim.devices.fit_range import FitRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +76,10 @@ class Flash(Device):
             self.retention_time_s / self.retention_t0_s
         )
         return min(self.retention_loss * growth, 1.0)
+
+    def fit_range(self) -> FitRange:
+        """Up to the age for which the loss of charge is quoted."""
+        return FitRange(time_s=(0.0, self.retention_time_s))
 
     def effects(self) -> list[Effect]:
         years = self.retention_time_s / YEAR_S

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time, fusable, percent
+from neurosim.devices.fit_range import FitRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,6 +221,10 @@ class Pcm(Device):
         total = time_s + self.drift_t0_s
         log_ratio = math.log(total + self.read_time_s) - math.log(2 * self.read_time_s)
         return self.read_scale * math.sqrt(max(log_ratio, 0.0))
+
+    def fit_range(self) -> FitRange:
+        """0 to 25 µS and one day: how far the fit and Joshi's networks on hardware go."""
+        return FitRange((0.0, self.reference_g_max_siemens), (self.drift_t0_s, 86400.0))
 
     def effects(self) -> list[Effect]:
         day = 86400.0

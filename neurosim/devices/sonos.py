@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time
+from neurosim.devices.fit_range import FitRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,6 +154,10 @@ class Sonos(Device):
         """a·(1 − e^(−I/b)), microampere."""
         a, b = (value * 1e-3 for value in ab_nanoampere)
         return (1.0 - (microampere * (-1.0 / b)).exp()) * (a * scale)
+
+    def fit_range(self) -> FitRange:
+        """0 to 1.8 µA at ``v_read_volt``, 0 to 5 days."""
+        return FitRange((0.0, LARGEST_AMPERE / self.v_read_volt), (0.0, 5 * DAY_S))
 
     def effects(self) -> list[Effect]:
         full = self.g_max_siemens * self.v_read_volt * 1e9

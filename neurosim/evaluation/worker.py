@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurosim.devices.fit_range import FitRangeWarning
 from neurosim.errors import RunError, UsageError
 from neurosim.evaluation.recipe import Recipe
 from neurosim.evaluation.store import Layout, mapped
@@ -82,7 +83,8 @@ def _live(descriptor: int, data: int) -> None:
 
 def _work(parent: Connection, data: int) -> None:
     def tell(message: Warning | str, *details: Any) -> None:
-        parent.send(("warning", str(message)))
+        kept = message if isinstance(message, FitRangeWarning) else str(message)
+        parent.send(("warning", kept))
 
     warnings.showwarning = tell  # type: ignore[assignment]
     sys.path[:] = parent.recv()
@@ -94,7 +96,9 @@ def _work(parent: Connection, data: int) -> None:
 
 
 def _opened(recipe: Recipe, data: int, layout: Layout) -> Any:
-    return recipe.open(mapped(data, layout))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitRangeWarning)  # said when the parent deployed the network
+        return recipe.open(mapped(data, layout))
 
 
 def _do(parent: Connection, work: Any, task: Any) -> None:
