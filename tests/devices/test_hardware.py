@@ -49,6 +49,8 @@ def test_presets_are_those_announced() -> None:
         "gaussian-mismatch", "ideal", "pcm-aihwkit-default", "pcm-joshi-2020",
         "generic", "sonos-agrawal-2022", "flash-guo-2016", "fefet-yin-2024", "fefet-1r-yin-2024",
         "ecram-tang-2018", "ecram-kim-2019", "stt-mram-typical",
+        "pcm-hermes-2023", "pcm-hermes-2023-one-device", "rram-wan-2022", "rram-wan-2022-crosssim",
+        "rram-cmo-2025", "rram-cmo-2025-fast", "rram-milo-2021",
     }  # fmt: skip
     assert set(hardware_names()) == announced
 
