@@ -273,9 +273,9 @@ def _branch(kernel: int) -> str:
 
 
 def _dense(size: int, reduction: int) -> nn.Sequential:
-    hidden = size // reduction
-    if reduction < 1 or hidden < 1:
+    if isinstance(reduction, bool) or not isinstance(reduction, int) or not 1 <= reduction <= size:
         raise UsageError(f"expected a reduction from 1 to {size}; got {reduction!r}")
+    hidden = size // reduction
     result = nn.Sequential()
     result.add_module("fc1", nn.Linear(size, hidden))
     result.add_module("relu", nn.ReLU())
