@@ -91,13 +91,18 @@ class Generic(Device):
 
     def _spread(self, g: Tensor, unit: Tensor) -> Tensor:
         if self.distribution == "lognormal":
-            sigma = self.std_siemens(g)
-            ratio = sigma / g.clamp(min=self.g_max_siemens * 1e-12)
-            variance = (1.0 + ratio.clamp(max=_LARGEST_RATIO) ** 2).log()
+            ratio = self._ratio(g).clamp(max=_LARGEST_RATIO)
+            variance = (ratio * ratio).log1p()
             return g * (variance.sqrt() * unit - 0.5 * variance).exp()
         if self.law == "proportional":
             return g * (1.0 + self.std * unit)
         return g + self.std_siemens(g) * unit
+
+    def _ratio(self, g: Tensor) -> Tensor:
+        """σ/g_target."""
+        if self.law == "proportional":
+            return g.new_tensor(self.std)  # also of a device without conductance
+        return self.std_siemens(g) / g.clamp(min=self.g_max_siemens * 1e-12)
 
     def effects(self) -> list[Effect]:
         of = {
