@@ -111,6 +111,7 @@ class TrainPart(_Part):
     chips_per_batch: int | None = Field(default=None, ge=1)
     freeze: tuple[str, ...] | None = None
     init: dict[str, OriginPart] | None = None
+    autocast: Literal["bfloat16"] | None = None
 
 
 PartT = TypeVar("PartT", bound=_Part)

@@ -23,6 +23,7 @@ from neurosim.training.method import (
     normal_like,
     one_a_row,
     task_loss,
+    widened,
 )
 from neurosim.training.noise import ForwardNoise
 
@@ -131,11 +132,11 @@ class AdversarialWeights:
         delta = [
             normal_like(p, draws_for(f"{name}:attack")).mul_(self.initial_std) for name, p in weights.items()
         ]
-        wanted = clean.detach().softmax(1)
+        wanted = widened(clean.detach()).softmax(1)
         for _ in range(self.steps):
             moved = torch._foreach_addcmul(theta, size, delta)
             place = [laid_out_as(p, star).requires_grad_() for p, star in zip(theta, moved, strict=True)]
-            logits = forward_aside(model, {**fixed, **dict(zip(names, place, strict=True))}, inputs)
+            logits = widened(forward_aside(model, {**fixed, **dict(zip(names, place, strict=True))}, inputs))
             # ∂KL/∂logits in closed form, up to the 1/batch that the sign forgets
             uphill = logits.detach().softmax(1).sub_(wanted)
             gradients = torch.autograd.grad(logits, place, uphill, allow_unused=True)
@@ -153,7 +154,7 @@ def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
     >>> divergence(torch.zeros(5, 3), torch.ones(5, 3)).item()
     0.0
     """
-    clean, attacked = one_a_row(clean), one_a_row(attacked)
+    clean, attacked = one_a_row(widened(clean)), one_a_row(widened(attacked))
     return F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
 
 

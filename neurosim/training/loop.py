@@ -43,6 +43,7 @@ def train(
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
     freeze: Sequence[str] = (),
+    autocast: str | None = None,
     device: str = "auto",
     checkpoint_every_s: float = 30.0,
     config: Mapping[str, Any] | None = None,
@@ -80,6 +81,8 @@ def train(
         freeze: patterns of parameter names, such as ``trunk.*``: these parameters are not trained, and
             methods neither disturb nor attack them; batch normalisations whose parameters are all frozen
             keep their running statistics.  What ``requires_grad`` False freezes already is treated the same.
+        autocast: ``bfloat16``: forward and backward passes of training under torch's autocast, on processors
+            that have it; losses, weights, optimiser and validation stay in float32.  None: float32.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
         config: whatever else describes the run, for ``config.toml``.
@@ -110,6 +113,7 @@ def train(
         hardware=None if hardware is None else hardware.model_dump(mode="json"),
         chips_per_batch=1 if chips_per_batch is None else chips_per_batch,
         freeze=tuple(freeze),
+        autocast=autocast,
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(
@@ -117,6 +121,8 @@ def train(
     )  # names are wrong before a folder is made
     schedule_from(lr_schedule)
     where = _device(device)
+    if autocast is not None and where.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        raise UsageError("this processor has no bfloat16 products (avx512_bf16): leave out train.autocast")
     with frozen(model, settings.freeze):
         _check_model(model)
         layout = _move(model, where)

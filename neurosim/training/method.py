@@ -106,7 +106,12 @@ def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
             f"expected logits (batch, classes{',' if more else ''}{more}) and targets (batch,{more});"
             f" got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
-    return F.cross_entropy(logits, targets)
+    return F.cross_entropy(widened(logits), targets)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits of a forward in bfloat16 as float32, in which losses are computed; others as they are."""
+    return logits.float() if logits.dtype == torch.bfloat16 else logits
 
 
 def one_a_row(logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ optimiser state, torch's generator, the epoch's running sums) or a function of s
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -148,7 +149,7 @@ class Run:
         draws_for = draws_for_step(self.settings.seed, state.step)
         if state.batch % CALIBRATE_EVERY == 0:
             self.place.calibrate(self._first_inputs)
-        with self.place.step(state.step) as network:
+        with self.place.step(state.step) as network, self._precision():
             metrics = self.method.backward(network, x, y, draws_for, self._done())
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -243,6 +244,12 @@ class Run:
         )
 
     # small parts
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        """Products of a step in bfloat16, if that is asked; weights and optimiser stay in float32."""
+        if self.settings.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _training_mode(self) -> None:
         """All modules train, but frozen normalisations: those keep their running statistics."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from neurosim.errors import UsageError
+from neurosim.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Settings:
     hardware: dict[str, Any] | None
     chips_per_batch: int = 1
     freeze: tuple[str, ...] = ()
+    autocast: str | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -61,6 +62,12 @@ class Settings:
         check_integer("chips_per_batch", self.chips_per_batch, 1)
         if self.chips_per_batch > 1 and self.hardware is None:
             raise UsageError(f"chips_per_batch={self.chips_per_batch} needs hardware to train through")
+        if self.autocast not in (None, "bfloat16"):
+            raise unknown("type of autocast", str(self.autocast), ["bfloat16"])
+        if self.autocast is not None and self.hardware is not None:
+            raise UsageError(
+                f"autocast={self.autocast!r} is for training in plain numbers: leave it out, or the hardware"
+            )
         check_number("lr", self.lr, above=0.0)
         check_number("weight_decay", self.weight_decay, least=0.0)
         if self.clip_norm is not None:
@@ -68,7 +75,7 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
-        added = {"chips_per_batch": 1, "freeze": ()}
+        added = {"chips_per_batch": 1, "freeze": (), "autocast": None}
         return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 
