@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neurosim.devices.catalogue import DEVICES
 from neurosim.devices.device import Device, Effect
 from neurosim.devices.faults import Faults
+from neurosim.devices.fit_range import FitRange, FitRangeWarning
 from neurosim.devices.gaussian import Gaussian
 from neurosim.devices.hardware import (
     Adc,
@@ -51,6 +52,8 @@ __all__ = [
     "Device",
     "Effect",
     "Faults",
+    "FitRange",
+    "FitRangeWarning",
     "Gaussian",
     "Hardware",
     "Ideal",

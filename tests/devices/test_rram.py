@@ -290,3 +290,31 @@ def test_milo_runs_with_its_cubic_current_voltage_law() -> None:
 
     assert half / full_on == pytest.approx(pair(0.25) / pair(0.5), rel=1e-4)
     assert abs(half / full_on - 0.5) > 0.005  # and not the straight line
+
+
+# ---- every preset, in a network ----
+
+PRESETS = [
+    "pcm-hermes-2023", "pcm-hermes-2023-one-device", "rram-wan-2022", "rram-wan-2022-crosssim",
+    "rram-cmo-2025", "rram-cmo-2025-fast", "rram-milo-2021",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_networks_train_and_age_on_every_preset(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(32, 12)
+    chip = ns.hardware(name)
+    net = ns.deploy(torch.nn.Linear(12, 4), chip, calibration=x)
+    with net.on(ns.Lot(chip)[0:3], time_s=3600.0) as on_chips:
+        on_chips(x).square().sum().backward()
+    weight = next(net.parameters())
+    assert weight.grad is not None
+    assert bool(torch.isfinite(weight.grad).all())
+    assert bool((weight.grad != 0).any())
+    with torch.no_grad(), net.on(ns.Lot(chip)[0:3]) as on_chips:
+        fresh = on_chips(x)
+        assert not torch.equal(fresh[0], fresh[1])
+        on_chips.age(3600.0)
+        moved = not torch.equal(on_chips(x), fresh)
+    assert moved == (name not in ("rram-wan-2022-crosssim", "rram-milo-2021"))
