@@ -42,19 +42,21 @@ class Way:
 
     name: str
     model: str
+    options: dict[str, Any]
     part: str = ""
     pretext: str = ""  # "masks": the task's own
     freeze: tuple[str, ...] = ()
 
 
-MNET, VGG = "mnet-classifier-tiny", "vgg-small"
+MNET = "mnet-classifier", {"widths": (4, 8, 16), "head_widths": (8, 16, 32)}
+VGG = "vgg-tiny", dict[str, Any]()  # the same head on raw images
 WAYS = (
-    Way("features of its own masks, frozen", MNET, "trunk.", "masks", ("trunk.*",)),
-    Way("features of its own masks, tuned", MNET, "trunk.", "masks"),
-    Way("features of nuclei, frozen", MNET, "trunk.", "dsb2018-nuclei", ("trunk.*",)),
-    Way("the same network from scratch", MNET),
-    Way("raw images from scratch", VGG),
-    Way("features of clothes, tuned", VGG, "features.", "fashion-mnist"),
+    Way("features of its own masks, frozen", *MNET, "trunk.", "masks", ("trunk.*",)),
+    Way("features of its own masks, tuned", *MNET, "trunk.", "masks"),
+    Way("features of nuclei, frozen", *MNET, "trunk.", "dsb2018-nuclei", ("trunk.*",)),
+    Way("the same network from scratch", *MNET),
+    Way("raw images from scratch", *VGG),
+    Way("features of clothes, tuned", *VGG, "features.", "fashion-mnist"),
 )
 
 
@@ -69,6 +71,7 @@ def network(way: Way, task: str, splits: Splits, pretext: Path, seed: int) -> nn
         input_mean=mean,
         input_std=std,
         seed=seed,
+        **way.options,
     )
     if way.pretext:
         folder = pretext / (f"{task}-masks" if way.pretext == "masks" else way.pretext)
