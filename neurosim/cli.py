@@ -1096,6 +1096,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:  # while the commands are put together; inside one, Typer makes it a 130
+        code = 130
     except BaseException as error:
         code, sentence = _verdict(error)
         console.say(sentence)
