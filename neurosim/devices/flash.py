@@ -93,7 +93,7 @@ class Flash(Device):
             Effect(
                 "loss of charge",
                 self.retention_loss > 0,
-                "-",
+                "once per chip and age",
                 f"at most {percent(self.retention_loss / math.e)} of g_max after {years:.3g} years, "
                 "the same on every chip",
             ),
