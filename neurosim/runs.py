@@ -769,7 +769,7 @@ def fuse_run(run: Run, folder: str | Path, data_dir: str | Path | None = None) -
     Raises:
         UsageError: nothing to fuse, a network that is fused already, or a folder that exists.
         RunError: the outputs on the validation data differ by more than :data:`FUSED_WITHIN`, relative to
-            the largest; nothing is written.
+            the largest (of the first 1,000); nothing is written.
     """
     from neurosim.models import fusing
 
@@ -799,7 +799,7 @@ def _differences(model: nn.Module, final: nn.Module, splits: Splits, folder: Pat
     off = size = 0.0
     changed = decisions = 0
     with torch.no_grad():
-        for x, y in Batches(splits.validation, _test_batch(splits)):
+        for x, y in Batches(splits.validation[:CALIBRATION_SAMPLES], _test_batch(splits)):
             before, after = model(x), final(x)
             off = max(off, float((before - after).abs().max()))
             size = max(size, float(before.abs().max()))
