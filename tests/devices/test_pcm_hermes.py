@@ -90,7 +90,7 @@ def test_equals_an_independent_statement(devices: int, dtype: torch.dtype, toler
 @pytest.fixture
 def aihwkit_hermes() -> ModuleType:
     reason = "NOT CHECKED against aihwkit: it is not installed (pip install --no-deps aihwkit==1.1.0)"
-    return pytest.importorskip("aihwkit.inference.noise.hermes", reason=reason)  # type: ignore[no-any-return]
+    return pytest.importorskip("aihwkit.inference.noise.hermes", reason=reason)
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # theirs

@@ -40,7 +40,7 @@ def full(g_us: float) -> Tensor:
 
 @pytest.fixture
 def aihwkit_reram() -> ModuleType:
-    return pytest.importorskip("aihwkit.inference.noise.reram", reason=NO_AIHWKIT)  # type: ignore[no-any-return]
+    return pytest.importorskip("aihwkit.inference.noise.reram", reason=NO_AIHWKIT)
 
 
 # ---- Wan 2022 ----
@@ -167,7 +167,7 @@ CMO = {"0.2%": (0.00081107, 0.00106879), "2%": (0.0112185391, 0.01129027418)}
 @pytest.mark.parametrize("acceptance,g_us", [("0.2%", 9.0), ("2%", 88.2)])
 def test_cmo_programming_follows_the_line(acceptance: str, g_us: float) -> None:
     a, b = CMO[acceptance]
-    made = RramCmo(acceptance=acceptance).program(full(g_us), one_chip())["g_siemens"][0]  # type: ignore[arg-type]
+    made = RramCmo(acceptance=acceptance).program(full(g_us), one_chip())["g_siemens"][0]
     follows(((made - full(g_us)) * 1e6 / (a + b * g_us)).numpy(), stats.norm())
 
 
@@ -205,7 +205,7 @@ def test_cmo_equals_aihwkit_on_the_same_draws(
     # inside the range, where aihwkit's clamp to [g_min, g_max] does not act; its keys are in per cent
     g = torch.linspace(20, 75, 4001, dtype=torch.float64)
     for acceptance, key in (("0.2%", 0.2), ("2%", 2)):
-        device = RramCmo(acceptance=acceptance)  # type: ignore[arg-type]
+        device = RramCmo(acceptance=acceptance)
         theirs = aihwkit_reram.ReRamCMONoiseModel(g_max=88.2, g_min=9.0, acceptance_range=key)
         state = device.program(g * 1e-6, one_chip())
         numbers: list[Tensor] = []
@@ -242,7 +242,7 @@ def test_cmo_keeps_its_place_in_the_relaxation_and_begins_at_one_second() -> Non
 
 def test_cmo_refuses_another_acceptance_range() -> None:
     with pytest.raises(UsageError, match="acceptance"):
-        RramCmo(acceptance="1%")  # type: ignore[arg-type]
+        RramCmo(acceptance="1%")
 
 
 def test_cmo_programming_relaxation_and_read_draws_are_independent() -> None:
