@@ -124,6 +124,41 @@ def percent(accuracy: float | None, digits: int = 2) -> str:
     return "-" if accuracy is None or accuracy != accuracy else f"{100 * accuracy:.{digits}f}"
 
 
+def quantity(number: int) -> str:
+    """A large count as people write it.
+
+    >>> quantity(668672), quantity(52_812_800), quantity(4_089_184_256), quantity(12)
+    ('669 k', '52.8 M', '4.09 G', '12')
+    """
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells below each other, two spaces between columns; numbers stand right.
+
+    >>> print(aligned([("name", "n"), ("a", "1"), ("bc", "1,000")]))
+    name      n
+    a         1
+    bc    1,000
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [
+        len(rows) > 1 and all(row[i][:1].isdigit() or row[i] == "" for row in rows[1:])
+        for i in range(len(widths))
+    ]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
 def readable(summaries: Mapping[str, Table], digital: Mapping[str, float]) -> str:
     """Each network's summary over chips, in per cent; ``digital`` are the accuracies off any chip."""
     from neurosim.evaluation import Table, format_durations

@@ -200,7 +200,7 @@ def _check_finite(name: str, module: nn.Module) -> None:
             )
         if parameter.numel() == 0:
             raise UsageError(f"expected weights to put on crossbars; {name}.{key} is empty")
-        if not bool(torch.isfinite(parameter).all()):
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
             raise UsageError(f"expected finite weights; got NaN or infinity in {at}")
 
 

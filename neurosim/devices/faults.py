@@ -272,8 +272,10 @@ def _cluster(state: Tensor, faults: Faults, tiles: OnTiles, names: _Named, shape
         mean = faults.cluster_mean * inside.shape[1] / (shape[0] * shape[1])
         table = counts_up_to(mean, faults.cluster_alpha, inside.shape[1]).to(u.device)
         count = torch.searchsorted(table, (u[:, c, part] + _FINEST_CHANCE).contiguous())
-        order = inside.argsort(dim=1, stable=True)
-        chosen = torch.arange(inside.shape[1], device=u.device) < count[:, None]
+        # numbers without ties: which are the least must not depend on how many another chip needs
+        ranks = (inside * 2.0**24).long() * inside.shape[1] + torch.arange(inside.shape[1], device=u.device)
+        order = ranks.topk(int(count.max()), dim=1, largest=False, sorted=True).indices
+        chosen = torch.arange(order.shape[1], device=u.device) < count[:, None]
         marked = torch.zeros_like(inside, dtype=torch.bool).scatter_(1, order, chosen)
         block = state[:, columns, rows]
         block[marked.view_as(block)] = code

@@ -31,7 +31,7 @@ def height_and_segments(x: Tensor, segments: int) -> Tensor:
     """
     batch, height, width, channels = x.shape
     cut = x.reshape(batch, height, width, segments, channels // segments)
-    return cut.permute(0, 3, 2, 1, 4).reshape(batch, segments, width, -1)
+    return cut.permute(0, 3, 2, 1, 4).reshape(batch, segments, width, height * cut.shape[-1])
 
 
 def width_and_segments(x: Tensor, segments: int) -> Tensor:
@@ -44,7 +44,7 @@ def width_and_segments(x: Tensor, segments: int) -> Tensor:
     """
     batch, height, width, channels = x.shape
     cut = x.reshape(batch, height, width, segments, channels // segments)
-    return cut.permute(0, 1, 3, 2, 4).reshape(batch, height, segments, -1)
+    return cut.permute(0, 1, 3, 2, 4).reshape(batch, height, segments, width * cut.shape[-1])
 
 
 class Mlp(nn.Module):
