@@ -402,6 +402,8 @@ def _repmlp_resnet(
     name: str, summary: str, parameters: int, macs: int, fused: int, fixed: Mapping[str, Any]
 ) -> _Row:
     large = "-320-" in name
+    whole = name in ("base", "light-g4", "light-g8", "bottleneck-g8", "bottleneck-320-g8-8")
+    against = "state dict, outputs on copied weights" if whole else "blocks on copied weights"
     parts = {"partition": (10, 10), "kernels": (1, 3, 5, 7)} if large else {}
     info = ModelInfo(
         f"repmlp-resnet50-{name}",
@@ -410,7 +412,7 @@ def _repmlp_resnet(
         (1000, 3, 320 if large else 224),
         parameters=parameters,
         macs=macs,
-        checked=f"authors' code: parameters (fused, {fused:,}), state dict, outputs on copied weights",
+        checked=f"authors' code: parameters (fused, {fused:,}), {against}",
     )
     return _Row(
         info, "neurosim.models.repmlp_resnet", "RepMLPResNet", {"block": "bottleneck", **parts, **fixed}
