@@ -368,6 +368,7 @@ _VIP = (
             _GREY,
             parameters=317_026,
             macs=13_924_680,
+            checked="authors' code: parameters, state dict, outputs on copied weights",
         ),
         "neurosim.models.vip",
         "VisionPermutator",

@@ -24,7 +24,10 @@ def test_the_list_says_what_the_table_says(neurosim):
 
 
 def test_listing_needs_no_torch():
-    code = "import sys; from neurosim.cli import main; main(['models', 'list']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from neurosim.cli import main; main(['models', 'list']); "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
