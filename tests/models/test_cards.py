@@ -32,11 +32,11 @@ _REPMLPNET = {
     "image_size": 32,
     "patch": 4,
     "channels": (8, 16, 16, 16),
-    "blocks": (1, 1, 2, 1),
+    "blocks": (1, 1, 1, 1),
     "sharesets": (1, 4, 8, 16),
     "partition": (8, 4, 2, 1),
 }
-_VIP = {"image_size": 32, "patch": 4, "layers": (2, 1, 2, 1)}
+_VIP = {"image_size": 32, "patch": 4, "layers": (1, 1, 1, 1)}
 _VIP_EARLY = {**_VIP, "channels": (16, 32, 32, 32), "segments": (8, 4, 4, 4)}
 _UNET = {"image_size": 32, "widths": (4, 8, 8, 12, 16)}
 
@@ -51,6 +51,7 @@ _REPMLP_RESNET = {
 
 TWINS: dict[str, dict[str, Any]] = {
     **{name: _REPMLP_RESNET for name in NAMES if name.startswith("repmlp-resnet50-")},
+    **{f"repmlp-resnet50-c4-r{r}-g8": {**_REPMLP_RESNET, "r": (2, 2)} for r in (2, 4, 8)},
     **{f"repmlpnet-{size}": _REPMLPNET for size in ("t224", "t256", "b224", "b256", "d256", "l256")},
     "vip-s14": {**_VIP, "channels": (16, 16, 16, 16), "segments": (8, 8, 8, 8)},
     "vip-s7": _VIP_EARLY,
@@ -290,6 +291,7 @@ def test_its_final_form_computes_the_same(subject: Subject) -> None:
 @pytest.mark.parametrize(
     "name", ["mlp", "cnn", "resnet8", "repmlpnet-tiny", "vip-tiny-28", "mnet-tiny", "unet-tiny"]
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # in inductor itself
 def test_it_compiles_to_machine_code(name: str, compiler: None) -> None:
     subject = Subject.of(name)
     net, x = shaken(subject.make()), subject.inputs(2)
