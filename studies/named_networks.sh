@@ -27,8 +27,11 @@ fused() { # NAME: both of its networks in their final form
   done
 }
 
-on_chips() { # RUN...: a ladder of mismatch, a hundred chips of it, and phase-change memory over a year
+ladder() { # RUN...
   $N sweep "$@" --hardware gaussian-mismatch --over device.relative_std=0.1,0.2,0.3,0.5 --chips 30 --limit 500
+}
+
+on_chips() { # RUN...: a hundred chips of 30 % mismatch, and phase-change memory over a year
   $N compare "$@" --hardware gaussian-mismatch --chips 100 --limit 500 --out "$OUT/$(basename "$1")-100"
   $N compare "$@" --hardware pcm-joshi-2020 --times 25s,1y --chips 30 --limit 500 --out "$OUT/$(basename "$1")-pcm"
 }
@@ -46,16 +49,18 @@ robust conv 3 $CONV --freeze '*bn*'
 fused repmlpnet
 fused pure
 
+ladder "$OUT"/repmlpnet{,-fused,-robust,-robust-fused}
+ladder "$OUT"/vip{,-robust}
 on_chips "$OUT"/repmlpnet{,-fused,-robust,-robust-fused}
 on_chips "$OUT"/vip{,-robust}
 on_chips "$OUT"/conv{,-robust}
 on_chips "$OUT"/pure{,-fused,-robust,-robust-fused}
 
-# The same chips, their batch normalisations given new statistics on each.
-for run in repmlpnet pure; do
-  $N sweep "$OUT"/$run{,-fused} --hardware gaussian-mismatch --over device.relative_std=0.1,0.2,0.3,0.5 \
-    --chips 30 --limit 500 --batchnorm re-estimated --out "$OUT/$run-bn"
-done
+# Batch normalisations with new statistics on each chip; one scale a column instead of one a layer.
+$N compare "$OUT"/repmlpnet{,-fused,-robust} --hardware gaussian-mismatch --chips 20 --limit 500 \
+  --batchnorm re-estimated --out "$OUT/bn"
+$N compare "$OUT"/repmlpnet{,-fused} --hardware pcm-joshi-2020 --set array.scaling=per-column --times 25s,1y \
+  --chips 30 --limit 500 --out "$OUT/columns"
 
 # The Permutator's branches, one at a time on chips: which one feels mismatch most?
 for branch in mlp_h mlp_w mlp_c reweight.* proj; do
