@@ -93,7 +93,7 @@ def test_json_is_one_value_on_stdout(neurosim, arguments):
 
 
 def test_models_show_counts_parameters(neurosim):
-    assert neurosim("models", "show", "cnn", "--json").json["parameters"] == 493_642
+    assert neurosim("models", "show", "cnn", "--json").json["totals"]["parameters"] == 493_642
 
 
 def test_help_imports_nothing_heavy():
