@@ -938,15 +938,32 @@ def hardware_list(as_json: Json = False) -> None:
 
 @hardware_app.command("show")
 def hardware_show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE")], changes: Set = None, as_json: Json = False
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    picture: Annotated[
+        Path | None, typer.Argument(metavar="[PICTURE]", help="With --plot: a .svg or .png file.")
+    ] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw programming error, drift and read noise; else to NAME.svg.")
+    ] = False,
+    changes: Set = None,
+    as_json: Json = False,
 ) -> None:
     """One description in full, as TOML: save it, change it, give it to --hardware."""
+    if picture is not None and not plot:
+        raise UsageError(f"a picture is given, {picture}, but not --plot")
     found = _hardware(name, changes)
     effects = [
         {"name": e.name, "acts": e.acts, "drawn": e.drawn, "size": e.size}
         for e in [*found.device.effects(), *found.faults.effects()]
     ]
-    console.emit({**found.model_dump(mode="json"), "effects": effects}, found.to_toml().rstrip(), as_json)
+    value = {**found.model_dump(mode="json"), "effects": effects}
+    if plot:
+        from neurosim.report import device_figure
+
+        file = picture or Path(re.sub(r"[^\w.-]+", "-", found.name) + ".svg")
+        value["picture"] = str(device_figure(found.device, found.name, path=file))
+        console.say(f"picture: {file}")
+    console.emit(value, found.to_toml().rstrip(), as_json)
 
 
 @hardware_app.command("check")
