@@ -38,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-hardware_app = typer.Typer(no_args_is_help=True, help="Chip technologies: list them, show one, check a file.")
+hardware_app = typer.Typer(no_args_is_help=True, help="Chip technologies: list, show, check, fit.")
 models_app = typer.Typer(no_args_is_help=True, help="The zoo of networks.")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets, and fetching them.")
 app.add_typer(hardware_app, name="hardware")
@@ -978,6 +978,38 @@ def hardware_check(file: Annotated[Path, typer.Argument(metavar="FILE")], as_jso
         "\n".join([f"{file}: {found.name}, good", *console.patterns(patterns)]),
         as_json,
     )
+
+
+@hardware_app.command("fit")
+def hardware_fit(
+    file: Annotated[Path, typer.Argument(metavar="CSV", help="Columns target, measured, time_s, device.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The hardware, a .toml file.")],
+    g_max: Annotated[
+        float | None, typer.Option("--g-max", metavar="SIEMENS", help="Else the largest target.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the hardware; else that of FILE.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw data and fit: .svg or .png.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit programming error and drift of your own devices; refuses what the data cannot support."""
+    from neurosim.devices import fitting, hardware
+    from neurosim.storage import write_text
+
+    if out.suffix != ".toml":
+        raise UsageError(f"--out {out}: expected a name that ends in .toml")
+    found = fitting.fit(fitting.read(file), name=name or out.stem, g_max_siemens=g_max)
+    files = {"hardware": str(out)}
+    if plot is not None:
+        from neurosim.report import fit_figure
+
+        files["picture"] = str(fit_figure(found, path=plot))
+    write_text(out, found.hardware.to_toml())
+    hardware(out)  # what was written reads back
+    written = [f"{what}: {path}" for what, path in files.items()]
+    text = [console.columns(found.lines()), *found.notes, *written]
+    console.emit({**found.to_dict(), "files": files}, "\n".join(text), as_json)
 
 
 @hardware_app.command("wires")

@@ -13,6 +13,7 @@ from neurosim.devices.flash import Flash
 from neurosim.devices.gaussian import Gaussian
 from neurosim.devices.generic import Generic
 from neurosim.devices.ideal import Ideal
+from neurosim.devices.measured import Measured
 from neurosim.devices.pcm import Pcm
 from neurosim.devices.pcm_hermes import PcmHermes
 from neurosim.devices.rram_cmo import RramCmo
@@ -25,6 +26,7 @@ DEVICES: dict[str, type[Device]] = {
     "ideal": Ideal,
     "gaussian": Gaussian,
     "generic": Generic,
+    "measured": Measured,
     "pcm": Pcm,
     "pcm-hermes": PcmHermes,
     "rram-wan": RramWan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neurosim.report.devices import device_figure
+from neurosim.report.devices import device_figure, fit_figure
 from neurosim.report.figure import accuracy_over_setting, accuracy_over_time
 
-__all__ = ["accuracy_over_setting", "accuracy_over_time", "device_figure"]
+__all__ = ["accuracy_over_setting", "accuracy_over_time", "device_figure", "fit_figure"]

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from neurosim.devices import Device
 from neurosim.devices.fit_range import in_words
+from neurosim.devices.fits import polynomial
+from neurosim.devices.fitting import Curve, Fit
 from neurosim.report.figure import COLOURS, GREY, INK, PALE, _picture, _save
 
 Array = npt.NDArray[np.float64]
@@ -225,3 +227,65 @@ def _draw_noise(axes: Any, seen: Sampled, size: float, unit: str) -> None:
     said = "no read noise" if seen.ages else "no ageing"
     axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", size=13, color=GREY)
     axes.set(xticks=[], yticks=[])
+
+
+def fit_figure(fit: Fit, *, path: str | Path) -> Path:
+    """Draw measured levels and the fitted polynomials over them; gives ``path`` (.svg or .png).
+
+    Three panels: mean error, standard deviation, drift exponent, each against the target.  A dot is what was
+    measured at one level, its bar the 95 % interval of that level alone; a line is the fit.
+
+    Raises:
+        UsageError: ``path`` ends in neither .svg nor .png.
+        RunError: matplotlib is missing, or the file cannot be written.
+    """
+    path, kind = _picture(path)
+    full = fit.hardware.device.g_max_siemens
+    size, unit = unit_of(full)
+
+    def draw(figure: Any) -> None:
+        mean, std, drift = panels(figure, 3)
+        _draw_mean(mean, fit.programming, full, size, size, COLOURS[0])
+        name_panel(mean, "Mean error", f"target, {unit}", f"error, {unit}")
+        _draw_std(std, fit.programming, full, size, COLOURS[1])
+        name_panel(std, "Standard deviation", f"target, {unit}", f"error, {unit}")
+        name_panel(drift, "Drift exponent ν", f"target, {unit}", "mean; band: ± standard deviation")
+        if fit.drift is None:
+            drift.text(0.5, 0.5, "not fitted", transform=drift.transAxes, ha="center", size=13, color=GREY)
+            drift.set(xticks=[], yticks=[])
+            return
+        _draw_mean(drift, fit.drift, full, size, 1.0, COLOURS[2])
+        x, middle = _line(fit.drift.mean, fit.drift, full)
+        spread = _line(fit.drift.std, fit.drift, full)[1]
+        drift.fill_between(
+            x / size, middle - spread, middle + spread, color=COLOURS[2], alpha=0.2, linewidth=0
+        )
+
+    counts = int(fit.programming.counts.sum())
+    reading = f"dots: {counts:,} measured devices, with 95 % intervals  ·  lines: the fitted polynomials"
+    return _save(path, kind, draw, f"{fit.hardware.name}: data and fit", reading)
+
+
+def _line(coefficients: Sequence[float], curve: Curve, full: float) -> tuple[Array, Array]:
+    """(targets, polynomial there) from the first level to full conductance."""
+    target = np.linspace(curve.levels[0], full, 201)
+    return target, np.array([polynomial(coefficients, float(x)) for x in target / full])
+
+
+def _draw_mean(axes: Any, curve: Curve, full: float, size: float, of: float, colour: str) -> None:
+    bars = 1.96 * curve.stds / np.sqrt(curve.counts)
+    _dots(axes, curve.levels / size, curve.means / of, bars / of, colour)
+    x, y = _line(curve.mean, curve, full)
+    axes.plot(x / size, y / of, color=colour, linewidth=2.0)
+
+
+def _draw_std(axes: Any, curve: Curve, full: float, size: float, colour: str) -> None:
+    bars = 1.96 * curve.stds / np.sqrt(2 * curve.counts)
+    _dots(axes, curve.levels / size, curve.stds / size, bars / size, colour)
+    x, y = _line(curve.std, curve, full)
+    axes.plot(x / size, y / size, color=colour, linewidth=2.0)
+    axes.set_ylim(bottom=0)
+
+
+def _dots(axes: Any, x: Array, y: Array, bars: Array, colour: str) -> None:
+    axes.errorbar(x, y, bars, fmt="o", color=colour, markersize=5.5, elinewidth=1.4, alpha=0.75)

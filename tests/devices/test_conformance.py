@@ -20,6 +20,7 @@ WITHOUT_NOISE: dict[str, dict[str, float] | None] = {
     "ideal": {},
     "gaussian": {"relative_std": 0.0},
     "generic": {"std": 0.0},
+    "measured": {"programming_scale": 0.0, "drift_scale": 0.0},
     "pcm": {"programming_scale": 0.0, "drift_scale": 0.0, "read_scale": 0.0},
     "pcm-hermes": {"programming_scale": 0.0, "drift_scale": 0.0, "read_scale": 0.0},
     "rram-wan": {"deviation_scale": 0.0},
