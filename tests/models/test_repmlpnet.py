@@ -160,11 +160,13 @@ def test_identity_matrices_return_the_input(parts: tuple[int, int]) -> None:
 def test_a_fused_network_is_the_same_function(options: dict[str, Any]) -> None:
     net = tiny(**options).eval()
     randomise(net, 3)
-    x = torch.rand(3, 3, 32, 32)
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         want, double = net(x), net.double()(x.double())
         got, exact = fused(net.float())(x), fused(net.double())(x.double())
-    assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+    # such statistics grow a signal by 1e7 and its rounding with it: no further from the truth than before
+    rounding = (want - double).abs().max()
+    assert (got - double).abs().max() <= max(1e-5 * double.abs().max(), 4 * rounding)
     assert (exact - double).abs().max() <= 1e-6 * double.abs().max()
     assert not any("repconv" in name for name, _ in fused(net).named_modules())
 
