@@ -221,7 +221,7 @@ def _embedding(mode: _Products, args: Any, kwargs: dict[str, Any]) -> Tensor:
         raise UsageError("cannot put an embedding on a crossbar whose max_norm rewrites its weights")
     if _argument(args, kwargs, 5, "scale_grad_by_freq", False):
         raise UsageError("cannot put an embedding on a crossbar whose scale_grad_by_freq changes gradients")
-    y = mode.read(weight, indices, None, lambda turned: Lookup())
+    y = mode.read(weight, indices, None, lambda turned: Lookup(entries=weight.shape[0]))
     padding = _argument(args, kwargs, 2, "padding_idx")
     entries = weight.shape[0]
     return y if padding is None else without_gradient(y, indices == padding % entries)

@@ -16,6 +16,7 @@ from neurosim.errors import UsageError
 from neurosim.models.fusing import Fusable, centred, convolution_matrix, fold_batchnorm
 from neurosim.models.grouped import GroupedPointwise
 from neurosim.models.normalise import Normalise
+from neurosim.models.pad import PadTo
 from neurosim.models.widths import widths
 
 
@@ -262,7 +263,7 @@ class RepMLPNet(nn.Module):
         )
         patch, reduction, expansion = widths("patch, reduction, expansion", (patch, reduction, expansion))
         size = _fitting_size(image_size, patch, partition, pad)
-        self.pad: nn.Module = _border(image_size, size)
+        self.pad = PadTo(size)
         self.normalise = Normalise(input_mean, input_std, in_chans)
         self.conv_embedding = _embedding(in_chans, channels[0], patch)
         self.stages = nn.ModuleList()
@@ -329,14 +330,6 @@ def _embedding(inputs: int, outputs: int, patch: int) -> nn.Sequential:
 def _norm(module: nn.Module) -> nn.BatchNorm2d:
     assert isinstance(module, nn.BatchNorm2d)
     return module
-
-
-def _border(image_size: tuple[int, int], size: tuple[int, int]) -> nn.Module:
-    """Zeros around an image, half of them (rounded down) before it."""
-    rows, columns = (after - before for before, after in zip(image_size, size, strict=True))
-    if not rows and not columns:
-        return nn.Identity()
-    return nn.ZeroPad2d((columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def _fitting_size(

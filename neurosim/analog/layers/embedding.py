@@ -17,7 +17,8 @@ class EmbeddingOnCrossbars(OnCrossbars, nn.Embedding):
 
     @staticmethod
     def place(site: Site) -> dict[str, Crossbar]:
-        return {"weight": site.crossbar("weight", Lookup())}
+        assert isinstance(site.layer, nn.Embedding)
+        return {"weight": site.crossbar("weight", Lookup(entries=site.layer.num_embeddings))}
 
     @classmethod
     def why_not(cls, layer: nn.Module) -> str | None:

@@ -6,6 +6,7 @@ the hidden state.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -230,8 +231,9 @@ class _Cell(_Weights, nn.RNNCellBase):
         keys = ("weight_ih", "weight_hh")
         return {key: site.crossbar(key, Matmul(), bias=key.replace("weight", "bias")) for key in keys}
 
+    @abstractmethod
     def _mode(self) -> str:
-        raise NotImplementedError
+        """Which of :data:`STEPS` it takes."""
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         if self._idle:

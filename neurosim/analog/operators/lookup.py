@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,9 +19,18 @@ class Lookup(Matmul):
 
     The weight is (entries, width): its rows are the rows of the crossbar, unlike those of a product.
     An index takes the place of a vector; as one-hot vectors they would be the same product.
+
+    Attributes:
+        entries: rows of the weight.
+
+    >>> lookup, weight = Lookup(entries=3), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    >>> index = torch.tensor([2, 0])
+    >>> torch.equal(lookup.vectors(index)[:, 0] @ weight, lookup.ideal(index, weight, None))
+    True
     """
 
     by_row: ClassVar[bool] = True
+    entries: int = field(kw_only=True)
 
     def ideal(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.embedding(x, weight)
@@ -43,7 +52,7 @@ class Lookup(Matmul):
         return Operator.products(self, x, matrices, rows)
 
     def vectors(self, x: Tensor) -> Tensor:
-        raise NotImplementedError("a lookup drives one row at a time")
+        return F.one_hot(x, self.entries).to(torch.get_default_dtype()).unsqueeze(1)
 
     def restore(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y.reshape(*x.shape, y.shape[-1])
