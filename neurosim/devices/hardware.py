@@ -45,14 +45,34 @@ _SILENT = ("faults",)
 """Tables that descriptions leave out, as they did before there were any, while they change nothing."""
 
 
+_MOST_STEPS = 2**24
+_OF_MAPPING = {
+    "bit-sliced": ("slices", "radix"),
+    "significance-pairs": ("pairs", "significance", "pair_programming"),
+}
+"""Fields of an array that only one mapping reads."""
+
+
 class Array(Frozen):
     """How weights lie on crossbars.
 
     Attributes:
         rows: inputs of one tile.
         cols: outputs of one tile, each a pair of device columns (in one array or in two, see ``wires.legs``).
-        mapping: one-sided differential pair: one device for the positive part, one for the negative.
+        mapping: which devices hold a weight, see :mod:`neurosim.devices.mappings`: ``"differential-pair"``,
+            one device for the positive part and one for the negative; ``"two-sided-pair"``, both move about
+            the middle; ``"offset-column"``, one device, and a number subtracted; ``"unit-column"``, one
+            device, and a column of reference devices subtracted; ``"bit-sliced"``, a pair for each digit;
+            ``"significance-pairs"``, several pairs whose currents are added.
         scaling: full scale of the conductances from the largest weight of the layer, or of each output.
+        clip_percentile: full scale from this percentile of the magnitudes instead, in percent; weights beyond
+            it saturate.
+        slices, radix: of ``"bit-sliced"``: digits of a weight, and levels of a digit; |w| has
+            radix^slices − 1 steps.
+        pairs, significance: of ``"significance-pairs"``: how many, and by which factor each is less
+            significant than the one before.
+        pair_programming: of ``"significance-pairs"``: every pair holds the weight (``"open-loop"``), or each
+            what those before it have left open (``"closed-loop"``).
         bias: added digitally and exactly, or held by devices like any weight.
         output_noise_std: white noise of each tile output before the ADC, per product, in units of the
             output of one fully-on device at full input.
@@ -60,10 +80,52 @@ class Array(Frozen):
 
     rows: Whole = Field(default=256, ge=1, le=1_000_000)
     cols: Whole = Field(default=256, ge=1, le=1_000_000)
-    mapping: Literal["differential-pair"] = "differential-pair"
+    mapping: Literal[
+        "differential-pair",
+        "two-sided-pair",
+        "offset-column",
+        "unit-column",
+        "bit-sliced",
+        "significance-pairs",
+    ] = "differential-pair"
     scaling: Literal["per-layer", "per-column"] = "per-layer"
     bias: Literal["digital", "device"] = "digital"
     output_noise_std: Real = Field(default=0.0, ge=0.0, le=1000.0)
+    clip_percentile: Real = Field(default=100.0, gt=0.0, le=100.0)
+    slices: Whole = Field(default=4, ge=1, le=24)
+    radix: Whole = Field(default=4, ge=2, le=65_536)
+    pairs: Whole = Field(default=2, ge=1, le=64)
+    significance: Real = Field(default=1.0, ge=1.0, le=1000.0)
+    pair_programming: Literal["open-loop", "closed-loop"] = "open-loop"
+
+    @model_validator(mode="after")
+    def _belong(self) -> Array:
+        if self.radix**self.slices > _MOST_STEPS:
+            raise ValueError(
+                f"expected radix^slices of at most 2^24, what float32 counts; got {self.radix}^{self.slices}"
+            )
+        if self.mapping == "unit-column" and self.cols < 2:
+            raise ValueError("expected cols of at least 2 with mapping='unit-column'; got cols=1")
+        for mapping, fields in _OF_MAPPING.items():
+            for field in fields:
+                value = getattr(self, field)
+                if self.mapping != mapping and value != type(self).model_fields[field].default:
+                    raise ValueError(
+                        f"expected {field} only with mapping={mapping!r}; got {field}={value!r} "
+                        f"with mapping={self.mapping!r}"
+                    )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Descriptions that leave these fields alone look, and digest, as they did before there were any."""
+        data: dict[str, Any] = handler(self)
+        silent = {"clip_percentile", *(field for fields in _OF_MAPPING.values() for field in fields)}
+        return {
+            name: value
+            for name, value in data.items()
+            if name not in silent or value != type(self).model_fields[name].default
+        }
 
 
 class Converter(Frozen):
