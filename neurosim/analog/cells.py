@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from neurosim.analog.bench import Active
 from neurosim.analog.operators import Layout, layout
 from neurosim.devices import Hardware
 from neurosim.devices.faults import Defects, concatenated, defects
-from neurosim.devices.pairs import Pair, age_pair, difference, program_difference, program_pair
+from neurosim.devices.mapping import to_fractions
+from neurosim.devices.mappings import Mapping, OneSidedPair, SignificancePairs, mapping_of
+from neurosim.devices.pairs import Pair, age_pair, program_difference, program_fractions
 from neurosim.random import Draws
+
+State = dict[str, Tensor]
 
 
 class Held(NamedTuple):
-    """What pairs of devices hold.
+    """What devices hold: for each slice what its bit lines deliver, see :mod:`neurosim.devices.mappings`.
 
     Attributes:
-        now: (g₊ − g₋)/(g_max − g_min) at the chips' age, (chips, outputs, rest).
+        now: at the chips' age, (chips, outputs, rest) each.
         fresh: the same right after programming.
-        scale: from there to units of the parameter, () or (outputs, 1).
+        scale: from fractions of full scale to units of the parameter, () or (outputs, 1).
     """
 
-    now: Tensor
-    fresh: Tensor
+    now: tuple[Tensor, ...]
+    fresh: tuple[Tensor, ...]
     scale: Tensor
 
     def only(self, outputs: slice) -> Held:
         """Some of the outputs."""
-        return Held(self.now[:, outputs], self.fresh[:, outputs], only(self.scale, outputs))
+        now, fresh = (tuple(m[:, outputs] for m in slices) for slices in (self.now, self.fresh))
+        return Held(now, fresh, only(self.scale, outputs))
+
+
+class Planes(NamedTuple):
+    """Conductances of all legs of all planes, (chips, outputs, rest) siemens each, and the scale."""
+
+    now: list[list[Tensor]]
+    fresh: list[list[Tensor]]
+    scale: Tensor
+
+
+class Plane(NamedTuple):
+    """Programmed devices of one plane: the states of its legs, and what they deliver at first."""
+
+    legs: tuple[State, ...]
+    fresh: Tensor
 
 
 @dataclass
@@ -48,9 +70,14 @@ class Cells:
     readers: int = 0
     # from which output on which layout holds, and whether that is of the transposed: where faults lie
     _tiles: dict[int, tuple[Layout, bool]] = field(default_factory=dict)
-    _defects: tuple[Defects, Defects] | None = None
-    _pair: Pair | None = None
+    _defects: list[tuple[Defects, ...]] | None = None
+    _programmed_planes: tuple[list[Plane], Tensor] | None = None
     _held: tuple[float, Held] | None = None
+
+    @cached_property
+    def mapping(self) -> Mapping:
+        """How the parameter lies on devices."""
+        return mapping_of(self.hardware.array, self.hardware.device)
 
     def lie_on(self, tiles: Layout, start: int, by_row: bool) -> None:
         """Say where the outputs from ``start`` on lie; who reads them first decides for all."""
@@ -63,7 +90,7 @@ class Cells:
         """Forget ages; without ``keep_devices`` also what was programmed."""
         self._held = None
         if not keep_devices:
-            self._pair = self._defects = None
+            self._programmed_planes = self._defects = None
 
     def hold(self, weight: Tensor, active: Active, keep: bool) -> Held:
         """Program, unless that is done, and age.
@@ -82,47 +109,86 @@ class Cells:
             self._held = active.time_s, held
         return held
 
+    def value(self, held: Held, now: bool = True) -> Tensor:
+        """The parameter that devices stand for, (chips, outputs, rest), where no converter is between."""
+        m = self.mapping.value(held.now if now else held.fresh)
+        return m * held.scale.to(m.dtype)
+
     def _faulty(self, weight: Tensor, active: Active, keep: bool) -> Held:
-        """From both legs, as each has its own faults."""
-        now, fresh, scale = self.legs(weight, active, keep)
+        """From the legs, as each has its own faults."""
+        planes = self.planes(weight, active, keep)
+        return Held(self.slices(planes.now), self.slices(planes.fresh), planes.scale)
+
+    def slices(self, planes: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+        """What the bit lines of each slice deliver, from conductances of the legs of all planes."""
         device = self.hardware.device
-        return Held(difference(device, *now), difference(device, *fresh), scale)
+        return self._sums([self.mapping.held(legs, device) for legs in planes])
+
+    def _sums(self, planes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The planes of each slice, added as their currents are."""
+        shares = self.mapping.analog
+        if len(shares) == 1:
+            return tuple(planes)
+        return tuple(
+            torch.stack([m * a for m, a in zip(planes[s : s + len(shares)], shares, strict=True)]).sum(0)
+            for s in range(0, len(planes), len(shares))
+        )
 
     def _whole(self, weight: Tensor, active: Active, keep: bool) -> Held:
         """Without faults: both legs in one pass over memory, where the device has such a kernel."""
-        if not keep and active.time_s == 0:
-            found = program_difference(
-                self.hardware.device, weight, self.scaling, self._draws(active, weight)
-            )
+        device = self.hardware.device
+        if not keep and active.time_s == 0 and self.mapping.plain:
+            x, scale = self._fractions(weight)
+            found = program_difference(device, x, self._draws(active, weight, 0))
             if found is not None:
-                return Held(found[0], *found)
-        pair = self._programmed(weight, active, keep)
-        now = age_pair(self.hardware.device, pair, active.time_s, self._draws(active, weight))
-        return Held(now, pair.fresh, pair.scale)
+                return Held((found,), (found,), scale)
+        planes, scale = self._programmed(weight, active, keep)
+        now = [self._aged(plane, p, active, weight) for p, plane in enumerate(planes)]
+        return Held(self._sums(now), self._sums([plane.fresh for plane in planes]), scale)
 
-    def legs(self, weight: Tensor, active: Active, keep: bool) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """For those who need both legs: conductances now and fresh, (chips, outputs, rest), and scale."""
-        pair, device = self._programmed(weight, active, keep), self.hardware.device
-        draws = self._draws(active, weight)
-        now = [device.age(leg, active.time_s, draw) for leg, draw in zip(pair.legs, draws, strict=True)]
-        fresh = [leg["g_siemens"] for leg in pair.legs]
+    def _aged(self, plane: Plane, p: int, active: Active, weight: Tensor) -> Tensor:
+        """What a plane delivers at the chips' age."""
+        device, draws = self.hardware.device, self._draws(active, weight, p)
+        if active.time_s == 0:
+            return plane.fresh
+        if len(plane.legs) == 2:
+            pair = Pair((plane.legs[0], plane.legs[1]), plane.fresh, plane.fresh)
+            return age_pair(device, pair, active.time_s, draws)
+        return self.mapping.held([device.age(plane.legs[0], active.time_s, draws[0])], device)
+
+    def planes(self, weight: Tensor, active: Active, keep: bool) -> Planes:
+        """For those who need every leg: conductances after faults, now and fresh."""
+        planes, scale = self._programmed(weight, active, keep)
+        device = self.hardware.device
+        now, fresh = [], []
+        for p, plane in enumerate(planes):
+            draws = self._draws(active, weight, p)
+            legs = zip(plane.legs, draws, strict=False)
+            now.append([device.age(leg, active.time_s, draw) for leg, draw in legs])
+            fresh.append([leg["g_siemens"] for leg in plane.legs])
         if self.hardware.faults.act:
             broken = self._broken(weight, active, keep)
             now, fresh = (
-                [b.apply(g, device) for b, g in zip(broken, legs, strict=True)] for legs in (now, fresh)
+                [
+                    [b.apply(g, device) for b, g in zip(states, legs, strict=True)]
+                    for states, legs in zip(broken, planes_of, strict=True)
+                ]
+                for planes_of in (now, fresh)
             )
-        return now, fresh, pair.scale
+        return Planes(now, fresh, scale)
 
-    def _broken(self, weight: Tensor, active: Active, keep: bool) -> tuple[Defects, Defects]:
-        """The faults of both legs: of a chip, whatever its age and its weights."""
+    def _broken(self, weight: Tensor, active: Active, keep: bool) -> list[tuple[Defects, ...]]:
+        """The faults of the legs of every plane: of a chip, whatever its age and its weights."""
         if keep and self._defects is not None:
             return self._defects
-        draws = self._draws(active, weight)
         shared = self.hardware.wires.legs == "interleaved"
-        plus, minus = (self._leg_faults(weight, leg, draws[0] if shared else leg) for leg in draws)
+        found = []
+        for p in range(self.mapping.planes):
+            draws = self._draws(active, weight, p)[: self.mapping.legs]
+            found.append(tuple(self._leg_faults(weight, leg, draws[0] if shared else leg) for leg in draws))
         if keep:
-            self._defects = plus, minus
-        return plus, minus
+            self._defects = found
+        return found
 
     def _leg_faults(self, weight: Tensor, draws: Draws, word_lines: Draws) -> Defects:
         hw, found = self.hardware, []
@@ -142,17 +208,85 @@ class Cells:
                 yield start, lying, by_row
                 reached = start + _outputs(lying, by_row)
 
-    def _programmed(self, weight: Tensor, active: Active, keep: bool) -> Pair:
-        if keep and self._pair is not None:
-            return self._pair
-        pair = program_pair(self.hardware.device, weight, self.scaling, self._draws(active, weight))
-        if keep:
-            self._pair = pair
-        return pair
+    # ---- programming --------------------------------------------------------------------------
 
-    def _draws(self, active: Active, weight: Tensor) -> tuple[Draws, Draws]:
-        seed, chips, place = active.chips.lot.seed, active.chips.numbers, str(weight.device)
-        return Draws(seed, chips, f"{self.name}+", place), Draws(seed, chips, f"{self.name}-", place)
+    def _programmed(self, weight: Tensor, active: Active, keep: bool) -> tuple[list[Plane], Tensor]:
+        if keep and self._programmed_planes is not None:
+            return self._programmed_planes
+        x, scale = self._fractions(weight)
+        mapping = self.mapping
+        program = (
+            self._closed_loop
+            if isinstance(mapping, SignificancePairs) and mapping.closed_loop
+            else self._open_loop
+        )
+        found = program(x, active, weight), scale
+        if keep:
+            self._programmed_planes = found
+        return found
+
+    def _fractions(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return to_fractions(weight, self.scaling, self.hardware.array.clip_percentile)
+
+    def targets(self, weight: Tensor) -> list[list[Tensor]]:
+        """Conductances that the legs of all planes should have, (outputs, rest) each: without errors."""
+        x, device = self._fractions(weight)[0], self.hardware.device
+        per_slice = len(self.mapping.analog)
+        return [
+            self.mapping.targets(fraction, device)
+            for fraction in self.mapping.fractions(x)
+            for _ in range(per_slice)
+        ]
+
+    def _open_loop(self, x: Tensor, active: Active, weight: Tensor) -> list[Plane]:
+        """Every plane written with what it should hold."""
+        per_slice = len(self.mapping.analog)
+        return [
+            self._program(fraction, self._draws(active, weight, s * per_slice + n))
+            for s, fraction in enumerate(self.mapping.fractions(x))
+            for n in range(per_slice)
+        ]
+
+    def _closed_loop(self, x: Tensor, active: Active, weight: Tensor) -> list[Plane]:
+        """Each plane written with what those before it left open, chip by chip: it differs on each."""
+        assert isinstance(self.mapping, SignificancePairs)
+        planes: list[Plane] = []
+        for p in range(self.mapping.planes):
+            rest = self.mapping.rest(x, [plane.fresh for plane in planes])
+            if not planes:
+                planes.append(self._program(rest, self._draws(active, weight, p)))
+                continue
+            chips = [
+                self._program(rest[k], self._draws(active, weight, p, slice(k, k + 1)))
+                for k in range(len(rest))
+            ]
+            planes.append(_beside(chips))
+        return planes
+
+    def _program(self, fraction: Tensor, draws: tuple[Draws, Draws]) -> Plane:
+        """The devices of one plane, written once."""
+        device = self.hardware.device
+        if isinstance(self.mapping, OneSidedPair):
+            return Plane(*program_fractions(device, fraction, draws))
+        targets = self.mapping.targets(fraction, device)
+        legs = tuple(device.program(g, draw) for g, draw in zip(targets, draws, strict=False))
+        return Plane(legs, self.mapping.held([leg["g_siemens"] for leg in legs], device))
+
+    def _draws(
+        self, active: Active, weight: Tensor, plane: int, chips: slice = slice(None)
+    ) -> tuple[Draws, Draws]:
+        seed, numbers, place = active.chips.lot.seed, active.chips.numbers[chips], str(weight.device)
+        name = f"{self.name}[{plane}]" if plane else self.name
+        return Draws(seed, numbers, f"{name}+", place), Draws(seed, numbers, f"{name}-", place)
+
+
+def _beside(chips: Sequence[Plane]) -> Plane:
+    """The same plane of several chips."""
+    legs = tuple(
+        {key: torch.cat([state[key] for state in states]) for key in states[0]}
+        for states in zip(*(chip.legs for chip in chips), strict=True)
+    )
+    return Plane(legs, torch.cat([chip.fresh for chip in chips]))
 
 
 def _outputs(tiles: Layout, by_row: bool) -> int:

@@ -1,34 +1,38 @@
-"""One weight on crossbar tiles: read it on every chip that is on the bench.
+"""One weight on crossbar tiles: what every chip that is on the bench holds of it.
 
-A crossbar is a pipeline of small stages, each of which maps tensors to tensors:
-DAC → products of each row part → white noise → ADC → gain → sum → bias.  Wires act when a chip is programmed:
-what they leave of its conductances is a matrix like any other.  On the CPU and without
-gradients the stages run fused (:mod:`neurosim.analog.fused`); otherwise as torch operations that
-autograd can follow.  Both give the same numbers, from the same streams.
+How it is read is :mod:`neurosim.analog.reading`.  Wires act when a chip is programmed or aged: what they
+leave of its conductances is a matrix like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from neurosim.analog.bench import Active, Bench
-from neurosim.analog.cells import Cells, only
-from neurosim.analog.fused import Reader, aligned, dac, magnitudes, noise_effect, read_fused
-from neurosim.analog.operators import Layout, Operator
+from neurosim.analog.cells import Cells, Held, only
+from neurosim.analog.compensation import fitted, global_gain, per_column_gain, ratio, total
+from neurosim.analog.fused import Reader
+from neurosim.analog.operators import Layout, Operator, Referenced
+from neurosim.analog.reading import linear, read, read_lookup
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
-from neurosim.devices import Hardware, calibrate_range, quantise, to_conductances
-from neurosim.devices.kernels import pitch
-from neurosim.devices.pairs import difference
+from neurosim.devices import Hardware, calibrate_range, quantise
+from neurosim.devices.mappings import Mapping
 from neurosim.devices.spread import Spread
 from neurosim.errors import UsageError
-from neurosim.random import Draws, stream
+from neurosim.random import Draws
 
 _OBSERVED = 64  # vectors on which ranges are calibrated where each is solved on its own
+_FITTED = 512  # vectors that a compensation is fitted on
+_FIT = -1  # the use of a layer that names the noise of those reads
+_GAINS = {"global": global_gain, "per-column": per_column_gain}
+Reads = Callable[["Crossbar", Tensor, Realised, Active, int, int, "dict[int, Reader] | None"], Tensor]
 
 
 class ContractError(RuntimeError):
@@ -42,8 +46,10 @@ class Crossbar:
     Attributes:
         name: of the layer, or of the parameter where a layer has several crossbars.
         noise_name: names the white noise.
-        operator, layout: what it computes, and how that lies on tiles.
+        operator, layout: what it computes, and how that lies on tiles, columns of references included.
         cells: the devices that hold the weight.
+        referenced: where the columns of references lie, if the mapping has any.
+        references: the devices of those columns.
         bias_spread: how a digital bias differs from chip to chip, if it does.
         outputs: which outputs of the weight this crossbar reads; None reads all.
         bias: the devices that hold the bias where the hardware has them do so.
@@ -57,6 +63,8 @@ class Crossbar:
     bench: Bench
     cells: Cells
     bias: Cells
+    referenced: Referenced | None = None
+    references: Cells | None = None
     outputs: slice | None = None
     bias_spread: Spread | None = None
     ranges: Ranges | None = None
@@ -118,31 +126,56 @@ class Crossbar:
         return restored.to(x.dtype) if x.is_floating_point() else restored.to(weight.dtype)
 
     def _read(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        """With every stage: (chips · vectors, columns)."""
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
-        if self.hardware.wires.nonlinear:
-            if needs_grad:
-                raise UsageError(
-                    "wires.model 'nonlinear' has no gradient: train with 'exact', read under torch.no_grad()"
-                )
-            return self._read_nonlinear(x, realised, active)
-        if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32:
-            return self._read_torch(x, realised, active)
-        if not self.converts:
-            return self._linear(dac(self, x), realised)
-        readers = [self._reader(k, realised, chip) for k, chip in enumerate(active.numbers)]
-        return read_fused(self, x, readers, active, self._use, self.vectors_read[self._use])
+        """With every stage: (chips · vectors, outputs)."""
+        # realised for this forward alone: so are its readers
+        readers = None if self._realised is None else self._readers
+        return self._reads(self, x, realised, active, self._use, self.vectors_read[self._use], readers)
 
-    def _reader(self, k: int, realised: Realised, chip: int) -> Reader:
-        if self._realised is None:  # realised for this forward alone
-            return Reader(self, realised, k, chip)
-        if chip not in self._readers:
-            self._readers[chip] = Reader(self, realised, k, chip)
-        return self._readers[chip]
+    @property
+    def _reads(self) -> Reads:
+        """How it is read."""
+        return read
+
+    @property
+    def mapping(self) -> Mapping:
+        """How the weight lies on devices."""
+        return self.cells.mapping
+
+    @property
+    def slices(self) -> int:
+        """How many digits of the weight are digitised on their own."""
+        return len(self.mapping.digital)
+
+    @property
+    def parts(self) -> int:
+        """Conversions that one output takes: slices times row parts."""
+        return self.slices * len(self.layout.row_slices)
+
+    @cached_property
+    def offset(self) -> float:
+        """What is subtracted digitally, per unit of input, in units of the sum over slices."""
+        return 0.0 if self.mapping.reference else self.mapping.offset
+
+    @property
+    def offsets(self) -> bool:
+        """Whether something is subtracted after the sum: an offset, or columns of references."""
+        return self.mapping.offset != 0.0
+
+    @property
+    def columns(self) -> int:
+        """Outputs, without columns of references."""
+        return self.layout.columns if self.referenced is None else len(self.referenced.outputs)
+
+    @property
+    def devices(self) -> int:
+        """Devices in use, those of references included."""
+        own = 0 if self.referenced is None else len(self.referenced.own)
+        planes = self.mapping.planes * self.mapping.legs
+        return planes * self.layout.rows * self.columns + self.mapping.legs * self.layout.rows * own
 
     def shape(self, weight: Tensor) -> tuple[int, ...]:
         """Shape of what it reads of a weight."""
-        return tuple(weight.shape) if self.outputs is None else (self.layout.columns, *weight.shape[1:])
+        return tuple(weight.shape) if self.outputs is None else (self.columns, *weight.shape[1:])
 
     def _active(self) -> Active:
         active = self.bench.active
@@ -164,8 +197,9 @@ class Crossbar:
         self._readers = {}
         self.vectors_read = []
         self._pass = -1
-        self.cells.reset(keep_devices)
-        self.bias.reset(keep_devices)
+        for cells in (self.cells, self.bias, self.references):
+            if cells is not None:
+                cells.reset(keep_devices)
         if not keep_devices:
             self._states = {}
 
@@ -178,37 +212,116 @@ class Crossbar:
 
     def _realise(self, weight: Tensor, bias: Tensor | None, active: Active, keep: bool) -> Realised:
         biases = self._bias(bias, active, keep)
-        if self.hardware.wires.act:
-            return self._realise_wired(weight, biases, active, keep)
+        make = self._realise_wired if self.hardware.wires.act else self._realise_plain
+        found = make(weight, biases, active, keep)
+        if self.hardware.compensation != "gain-and-offset":
+            return found
+        return found.corrected(*self._fit(weight.detach(), found, active))
+
+    def _realise_plain(self, weight: Tensor, biases: Tensor | None, active: Active, keep: bool) -> Realised:
         held = self.cells.hold(self.operator.cells(weight), active, keep)
         held = held if self.outputs is None else held.only(self.outputs)
-        now = self._turned(held.now)
-        gain = self._compensation(now, self._turned(held.fresh) if self._compensates(active) else None)
-        scale, row_scale = self._scales(held.scale)
-        return Realised(now, gain * scale.to(now.dtype), biases, row_scale=row_scale)
+        references = self._reference_cells(active, keep)
+        compensates = self._compensates(active)
+        now, fresh = [], []
+        for s in range(self.slices):
+            now.append(self._beside(self._turned(held.now[s]), references and references.now[s]))
+            if compensates:
+                fresh.append(self._beside(self._turned(held.fresh[s]), references and references.fresh[s]))
+        return self._realised_of(now, fresh, held.scale, biases)
 
     def _realise_wired(self, weight: Tensor, biases: Tensor | None, active: Active, keep: bool) -> Realised:
-        """The same through wires, which join the legs of all devices of a tile."""
+        """The same through wires, which join the devices of a tile."""
         states = self._states if keep else {}
         legs, fresh, scale = self._legs(weight, active, keep)
-        now = self._difference(self._through_wires(legs))
-        reference = self._fresh_through_wires(fresh, states) if self._compensates(active) else None
+        now = list(self.cells.slices(self._through_wires(legs)))
+        reference = self._fresh_through_wires(fresh, states) if self._compensates(active) else []
         columns, rows = self._wire_gains(weight, states)
+        found = self._realised_of(now, reference, scale, biases)
+        kept = (legs[0][0], legs[0][1]) if self.hardware.wires.nonlinear else None
+        matrices = tuple(m * row for m, row in zip(found.matrices, rows, strict=True))
+        return dataclasses.replace(found, matrices=matrices, gain=found.gain * columns, legs=kept)
+
+    def _realised_of(
+        self, now: list[Tensor], fresh: list[Tensor], scale: Tensor, biases: Tensor | None
+    ) -> Realised:
+        """From what the slices deliver, now and, where drift is compensated, right after programming."""
+        correct = _GAINS.get(self.hardware.compensation)
+        each = []
+        for s, (d, m) in enumerate(zip(self.mapping.digital, now, strict=True)):
+            plain = m.new_ones(m.shape[0], len(self.layout.row_slices), self.layout.columns)
+            gain = correct(m, fresh[s], self.layout) if correct is not None and fresh else plain
+            each.append(gain if d == 1.0 else gain * d)
+        gain = each[0] if len(each) == 1 else torch.cat(each, dim=1)
         of_columns, of_rows = self._scales(scale)
-        gain = self._compensation(now, reference) * columns * of_columns.to(now.dtype)
-        kept = (legs[0], legs[1]) if self.hardware.wires.nonlinear else None
-        return Realised(now * rows, gain, biases, kept, of_rows)
+        of_columns = of_columns.to(gain.dtype)
+        if not self.offsets:
+            return Realised(tuple(now), gain * of_columns, biases, row_scale=of_rows)
+        scales = of_columns.expand(len(gain), self.columns)
+        return Realised(tuple(now), gain, biases, row_scale=of_rows, scale=scales)
+
+    def _reference_cells(self, active: Active, keep: bool) -> Held | None:
+        """What the columns of references hold, (chips, references, rows)."""
+        if self.references is None:
+            return None
+        return self.references.hold(self._reference_targets(), active, keep)
+
+    def _reference_targets(self) -> Tensor:
+        """Zeros: the middle of the range."""
+        assert self.referenced is not None
+        return torch.zeros(len(self.referenced.own), self.layout.rows)
+
+    def _beside(self, outputs: Tensor, references: Tensor | None) -> Tensor:
+        """Columns of outputs and of references, (…, columns, rows) each, in their places on the tiles."""
+        if self.referenced is None or references is None:
+            return outputs
+        places = [*self.referenced.outputs, *self.referenced.own]
+        order = torch.tensor(places, device=outputs.device).argsort()
+        return torch.cat([outputs, references.to(outputs)], dim=-2).index_select(-2, order)
 
     def _compensates(self, active: Active) -> bool:
-        return self.hardware.compensation == "global" and active.time_s > 0
+        return self.hardware.compensation in _GAINS and active.time_s > 0
 
-    def _legs(self, weight: Tensor, active: Active, keep: bool) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Both legs now and fresh, (chips, columns, rows) each, and their scale."""
-        now, fresh, scale = self.cells.legs(self.operator.cells(weight), active, keep)
+    def _fit(self, weight: Tensor, realised: Realised, active: Active) -> tuple[Tensor, Tensor]:
+        """Gain and offset of each output on each chip, from reads of calibration inputs."""
+        inputs = self.calibrated().inputs
+        if inputs is None:
+            raise UsageError(
+                f"layer {self.name!r} was calibrated without the inputs that compensation 'gain-and-offset' "
+                "is fitted on: calibrate it again"
+            )
+        with torch.no_grad():
+            x = self.operator.prepare(inputs.to(weight.device))
+            matrix = self.operator.matrix(weight)
+            matrix = matrix if self.outputs is None else matrix[self.outputs]
+            wanted = self.operator.partial(x, matrix.to(realised.gain), slice(0, self.layout.rows))
+            found = []
+            for k in range(len(realised.gain)):  # chip by chip: as few numbers at once as a chip has
+                one = dataclasses.replace(realised.part(slice(k, k + 1)).detached(), bias=None)
+                alone = dataclasses.replace(active, part=slice(k, k + 1))
+                y = self._reads(self, x, one, alone, _FIT, 0, None)
+                found.append(fitted(y.unsqueeze(0), wanted))
+        return torch.cat([gain for gain, _ in found]), torch.cat([shift for _, shift in found])
+
+    def _legs(
+        self, weight: Tensor, active: Active, keep: bool
+    ) -> tuple[list[list[Tensor]], list[list[Tensor]], Tensor]:
+        """Legs of all planes now and fresh, (chips, columns, rows) each, and their scale."""
+        now, fresh, scale = self.cells.planes(self.operator.cells(weight), active, keep)
         if self.outputs is not None:
-            now, fresh = ([leg[:, self.outputs] for leg in legs] for legs in (now, fresh))
+            now, fresh = ([[leg[:, self.outputs] for leg in legs] for legs in p] for p in (now, fresh))
             scale = only(scale, self.outputs)
-        return [self._turned(leg) for leg in now], [self._turned(leg) for leg in fresh], scale
+        now, fresh = ([[self._turned(leg) for leg in legs] for legs in p] for p in (now, fresh))
+        if self.references is not None:
+            own = self.references.planes(self._reference_targets(), active, keep)
+            now, fresh = (
+                [
+                    [self._beside(a, b) for a, b in zip(legs, others, strict=True)]
+                    for legs, others in zip(p, q, strict=True)
+                ]
+                for p, q in ((now, own.now), (fresh, own.fresh))
+            )
+        return now, fresh, scale
 
     def _turned(self, held: Tensor) -> Tensor:
         """(chips, outputs, rest) as (chips, columns, rows)."""
@@ -218,25 +331,6 @@ class Crossbar:
         """Of columns, and of rows where those have their own."""
         flat = scale.reshape(-1)
         return (flat.new_ones(1), flat) if self.operator.by_row and scale.dim() else (flat, None)
-
-    def _difference(self, legs: Sequence[Tensor]) -> Tensor:
-        return difference(self.hardware.device, legs[0], legs[1])
-
-    def _compensation(self, held: Tensor, fresh: Tensor | None) -> Tensor:
-        """Global drift compensation, (chips, row parts, columns): one factor a chip and tile.
-
-        α = mean|w(just programmed)| / mean|w(now)| over the devices of a tile, as a periodic readout
-        of the tile's total conductance would measure it (Joshi et al. 2020).  No gradient through α.
-        """
-        parts = self.layout.row_slices
-        gain = held.new_ones(held.shape[0], len(parts), self.layout.columns)
-        if fresh is None:
-            return gain
-        reference, present = (magnitudes(matrix.detach(), parts) for matrix in (fresh, held))
-        for left, right in self.layout.col_ranges:
-            tiles = (totals[:, :, left:right].sum(dim=2) for totals in (reference, present))
-            gain[:, :, left:right] = _ratio(*tiles)[:, :, None]
-        return gain
 
     def _bias(self, bias: Tensor | None, active: Active, keep: bool) -> Tensor | None:
         if bias is None:
@@ -248,71 +342,103 @@ class Crossbar:
             draws = Draws(seed, numbers, self.bias.name, str(bias.device))
             return self.bias_spread.sample(_at_least_float32(bias), draws)
         held = self.bias.hold(bias[:, None], active, keep)
-        scale = held.scale.to(held.now.dtype)
-        now = held.now[..., 0] * scale
+        now = self.bias.value(held)[..., 0]
         if not self._compensates(active):
             return now
-        return now * _ratio(_total(held.fresh * scale), _total(now[..., None]))[:, None]
+        return now * ratio(total(self.bias.value(held, now=False)), total(now[..., None]))[:, None]
 
     # ---- wires --------------------------------------------------------------------------------
 
-    def held(self, weight: Tensor) -> list[Tensor]:
-        """Conductances of both legs of the chips on the bench, before wires: (chips, columns, rows) each."""
+    def held(self, weight: Tensor) -> list[list[Tensor]]:
+        """Conductances on the chips, before wires: of each plane the legs, (chips, columns, rows) each."""
         return self._legs(weight.detach(), self._active(), keep=False)[0]
 
-    def _through_wires(self, legs: Sequence[Tensor]) -> list[Tensor]:
-        """What the inputs see of both legs; in training, mostly from the solution of an earlier step."""
+    def _through_wires(self, planes: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """What the inputs see of all legs; in training, mostly from the solution of an earlier step."""
         wires = self.hardware.wires
-        solve = MODELS[wires.model]
-        if not (self.bench.reuse_wires and torch.is_grad_enabled() and legs[0].requires_grad):
-            return through_wires(legs[0], legs[1], self.layout, wires, solve)
-        cheap = through_wires(legs[0], legs[1], self.layout, wires, MODELS["column-approximation"])
-        if self.reused is None or self.reused.rest[0].shape != cheap[0].shape:  # as many chips
-            exact = through_wires(legs[0], legs[1], self.layout, wires, solve)
-            self.reused = Reused.of(exact, cheap)
+        if not (self.bench.reuse_wires and torch.is_grad_enabled() and planes[0][0].requires_grad):
+            return self._solved(planes, wires.model)
+        cheap = self._solved(planes, "column-approximation")
+        flat = [leg for legs in cheap for leg in legs]
+        if self.reused is None or self.reused.rest[0].shape != flat[0].shape:  # as many chips
+            exact = self._solved(planes, wires.model)
+            self.reused = Reused.of([leg for legs in exact for leg in legs], flat)
             return exact
         self.reused.fresh = False
-        return [leg + rest for leg, rest in zip(cheap, self.reused.rest, strict=True)]
+        return self._by_plane([leg + rest for leg, rest in zip(flat, self.reused.rest, strict=True)])
 
-    def _fresh_through_wires(self, fresh: Sequence[Tensor], states: dict[str, dict[str, Tensor]]) -> Tensor:
+    def _solved(self, planes: Sequence[Sequence[Tensor]], model: str) -> list[list[Tensor]]:
+        return [through_wires(legs, self.layout, self.hardware.wires, MODELS[model]) for legs in planes]
+
+    def _by_plane(self, legs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Legs in a row as lists of those of each plane."""
+        step = self.mapping.legs
+        return [list(legs[start : start + step]) for start in range(0, len(legs), step)]
+
+    def _fresh_through_wires(
+        self, fresh: Sequence[Sequence[Tensor]], states: dict[str, dict[str, Tensor]]
+    ) -> list[Tensor]:
         """The reference of drift compensation: one solution a chip, whatever the ages."""
         if "through wires" not in states:
-            legs = [leg.detach() for leg in fresh]
-            states["through wires"] = {"fresh": self._difference(self._through_wires(legs))}
-        return states["through wires"]["fresh"]
+            legs = [[leg.detach() for leg in plane] for plane in fresh]
+            found = self.cells.slices(self._through_wires(legs))
+            states["through wires"] = {str(s): m for s, m in enumerate(found)}
+        return list(states["through wires"].values())
 
-    def _wire_gains(self, weight: Tensor, states: dict[str, dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Compensation of wires, (row parts, columns) and (columns, rows): fixed from target conductances."""
+    def _wire_gains(
+        self, weight: Tensor, states: dict[str, dict[str, Tensor]]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Compensation of wires, fixed from target conductances.
+
+        Of columns, (slices · row parts, columns), and of rows, for each slice (columns, rows).
+        """
         compensation = self.hardware.wires.compensation
         if compensation == "none":
             one = weight.new_ones(())
-            return one, one
+            return one, [one] * self.slices
         carried = self.reused if self.bench.reuse_wires and torch.is_grad_enabled() else None
         if carried is not None and carried.targets is not None and not carried.fresh:
             targets, cheap = self._nominal(weight, "column-approximation")
-            near = [leg + rest for leg, rest in zip(cheap, carried.targets, strict=True)]
-            return gains(self._difference(targets), self._difference(near), self.layout, compensation)
+            flat = [leg for legs in cheap for leg in legs]
+            near = self._by_plane([leg + rest for leg, rest in zip(flat, carried.targets, strict=True)])
+            return self._gains(targets, near)
         if "wire gains" not in states:
             targets, seen = self._nominal(weight, self.hardware.wires.model)
-            columns, rows = gains(
-                self._difference(targets), self._difference(seen), self.layout, compensation
-            )
-            states["wire gains"] = {"columns": columns, "rows": rows}
+            columns, rows = self._gains(targets, seen)
+            states["wire gains"] = {"columns": columns, "rows": torch.stack(rows)}
             if carried is not None:
                 cheap = self._nominal(weight, "column-approximation")[1]
-                carried.targets = [s - c for s, c in zip(seen, cheap, strict=True)]
-        return states["wire gains"]["columns"], states["wire gains"]["rows"]
+                carried.targets = [
+                    s - c for a, b in zip(seen, cheap, strict=True) for s, c in zip(a, b, strict=True)
+                ]
+        found = states["wire gains"]
+        return found["columns"], list(found["rows"])
 
-    def _nominal(self, weight: Tensor, model: str) -> tuple[list[Tensor], list[Tensor]]:
-        """Target conductances of both legs without noise, and what the inputs would see of them."""
-        hw, outputs = self.hardware, slice(None) if self.outputs is None else self.outputs
-        mapped = to_conductances(self.operator.cells(weight.detach()), hw.device, self.cells.scaling)
-        legs = mapped.g_plus[outputs], mapped.g_minus[outputs]
-        targets = [leg.T if self.operator.by_row else leg for leg in legs]
-        if not hw.wires.act:
+    def _gains(
+        self, targets: Sequence[Sequence[Tensor]], seen: Sequence[Sequence[Tensor]]
+    ) -> tuple[Tensor, list[Tensor]]:
+        pairs = zip(self.cells.slices(targets), self.cells.slices(seen), strict=True)
+        compensation = self.hardware.wires.compensation
+        each = [gains(ideal, real, self.layout, compensation) for ideal, real in pairs]
+        return torch.cat([columns for columns, _ in each]), [rows for _, rows in each]
+
+    def _nominal(self, weight: Tensor, model: str) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """Target conductances of all legs without errors, and what the inputs would see of them."""
+        outputs = slice(None) if self.outputs is None else self.outputs
+        targets = [
+            [leg[outputs].T if self.operator.by_row else leg[outputs] for leg in legs]
+            for legs in self.cells.targets(self.operator.cells(weight.detach()))
+        ]
+        if self.references is not None:
+            own = self.references.targets(self._reference_targets())
+            targets = [
+                [self._beside(a, b) for a, b in zip(legs, others, strict=True)]
+                for legs, others in zip(targets, own, strict=True)
+            ]
+        if not self.hardware.wires.act:
             return targets, targets
-        seen = through_wires(targets[0][None], targets[1][None], self.layout, hw.wires, MODELS[model])
-        return targets, [leg[0] for leg in seen]
+        seen = self._solved([[leg[None] for leg in legs] for legs in targets], model)
+        return targets, [[leg[0] for leg in legs] for legs in seen]
 
     # ---- read ---------------------------------------------------------------------------------
 
@@ -323,8 +449,14 @@ class Crossbar:
 
     @property
     def needs_ranges(self) -> bool:
-        """Whether a read needs calibrated ranges."""
-        return self.converts or self.hardware.dac.bits is not None or self.hardware.wires.nonlinear
+        """Whether a read needs what calibration fixes."""
+        converts = self.converts or self.hardware.dac.bits is not None
+        return converts or self.hardware.wires.nonlinear or self._fits
+
+    @property
+    def _fits(self) -> bool:
+        """Whether a compensation is fitted on calibration inputs."""
+        return self.hardware.compensation == "gain-and-offset"
 
     def calibrated(self) -> Ranges:
         """The ranges; UsageError where they are not fixed yet."""
@@ -341,84 +473,10 @@ class Crossbar:
 
     def _probed(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
         """Without noise and converters, and chips made as different as can be: a mix of them must be seen."""
-        y = self._linear(x, realised).unflatten(0, (len(active.numbers), -1))
+        y = linear(self, x, realised).unflatten(0, (len(active.numbers), -1))
         place = torch.arange(active.part.start, active.part.stop, device=y.device)[:, None, None]
         column = torch.arange(1, y.shape[2] + 1, device=y.device)
         return (y * (1.5 + torch.sin(1 + place * column)).to(y.dtype)).flatten(0, 1)
-
-    def _linear(self, x: Tensor, realised: Realised) -> Tensor:
-        """Programmed weights and nothing else: (chips · vectors, columns)."""
-        y = self._products(x, self._folded(realised), slice(0, self.layout.rows))
-        return self._with_bias(y, realised).flatten(0, 1)
-
-    def _products(self, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
-        """Products of some rows on every chip, (chips, vectors, columns)."""
-        if len(matrices) > 1 and (torch.is_grad_enabled() or x.device.type != "cpu"):
-            return self.operator.products(x, matrices, rows)
-        # chip by chip: its numbers must not depend on which chips run beside it, to the last bit
-        each = zip(torch.chunk(x, len(matrices)), matrices, strict=True)
-        found = [self.operator.partial(aligned(items), aligned(matrix), rows) for items, matrix in each]
-        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
-
-    def _with_bias(self, y: Tensor, realised: Realised) -> Tensor:
-        """Products (chips, vectors, columns) with the bias, where columns have one each."""
-        if realised.bias is None or not self.operator.adds_bias:
-            return y
-        return y + realised.bias[:, None]
-
-    def _folded(self, realised: Realised) -> Tensor:
-        """Weights in units of the layer, (chips, columns, rows)."""
-        parts = self.layout.row_slices
-        if len(parts) == 1:
-            folded = realised.matrix * realised.gain[:, 0, :, None]
-        else:
-            each = [
-                realised.matrix[:, :, rows] * realised.gain[:, r, :, None] for r, rows in enumerate(parts)
-            ]
-            folded = torch.cat(each, dim=2)
-        return folded if realised.row_scale is None else folded * realised.row_scale
-
-    def _read_torch(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
-        hw = self.hardware
-        if hw.dac.bits is not None:
-            x = quantise(x, self.calibrated().dac, hw.dac.bits)
-        if not self.converts:
-            return self._linear(x, realised)
-        parts = (self._products(x, realised.matrix, rows) for rows in self.layout.row_slices)
-        return self._digitised(parts, realised, active)
-
-    def _read_nonlinear(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        """The same, with the products of devices that follow a law."""
-        from neurosim.analog.nonlinear_read import nonlinear_products
-
-        hw, full = self.hardware, self.calibrated().dac
-        signal = x if hw.dac.bits is None else quantise(x, full, hw.dac.bits)
-        assert realised.legs is not None
-        found = [
-            nonlinear_products(self.operator.vectors(items) / full, plus, minus, self.layout, hw)
-            for items, plus, minus in zip(
-                torch.chunk(signal, len(active.numbers)), *realised.legs, strict=True
-            )
-        ]
-        parts = (torch.stack(part).to(x.dtype) * full for part in zip(*found, strict=True))
-        return self._digitised(parts, realised, active)
-
-    def _digitised(self, parts: Iterable[Tensor], realised: Realised, active: Active) -> Tensor:
-        """White noise, ADC and gain of the products of each row part, and their sum with the bias.
-
-        ``parts`` are (chips, vectors, columns); so is the sum, flattened to (chips · vectors, columns).
-        """
-        hw, total = self.hardware, None
-        for r, y in enumerate(parts):
-            if hw.array.output_noise_std:
-                y = y + self._white_noise(r, y, active)
-            if hw.adc.bits is not None:
-                y = quantise(y, self.by_column(self.calibrated().adc)[r].to(y), hw.adc.bits)
-            y = y * realised.gain[:, r, None]
-            total = y if total is None else total + y
-        assert total is not None  # a matrix has at least one row part
-        return self._with_bias(total, realised).flatten(0, 1)
 
     def by_column(self, per_tile: Tensor) -> Tensor:
         """(row parts, column tiles) as (row parts, columns)."""
@@ -426,18 +484,6 @@ class Crossbar:
             [right - left for left, right in self.layout.col_ranges], device=per_tile.device
         )
         return torch.repeat_interleave(per_tile, widths, dim=1)
-
-    def _white_noise(self, r: int | str, y: Tensor, active: Active) -> Tensor:
-        """White output noise of one row part, (chips, vectors, columns)."""
-        pieces = []
-        for c, (left, right) in enumerate(self.layout.col_ranges):
-            width = pitch(right - left)
-            effect = noise_effect(r, c, self._use, active.time_s)
-            source = stream(active.chips.lot.seed, 0, self.noise_name, effect)
-            first = self.vectors_read[self._use] * width
-            n = source.normals((y.shape[1], width), active.numbers, first, str(y.device))
-            pieces.append(n[..., : right - left])
-        return torch.cat(pieces, dim=2).to(y) * self.noise_std()
 
     def noise_std(self) -> float:
         """Standard deviation of the white noise, in units of input × full conductance."""
@@ -450,22 +496,31 @@ class Crossbar:
         hw = self.hardware
         x = _at_least_float32(x)
         full_scale = calibrate_range(x, hw.dac)
-        items = self.operator.prepare(self.operator.batched(quantise(x, full_scale, hw.dac.bits)))
-        adc = torch.ones(len(self.layout.row_slices), len(self.layout.col_ranges))
+        batched = self.operator.batched(quantise(x, full_scale, hw.dac.bits))
+        items = self.operator.prepare(batched)
+        adc = torch.ones(self.parts, len(self.layout.col_ranges))
         if self.converts:
-            for r, y in enumerate(self._nominal_products(items, weight, full_scale)):
+            for part, y in enumerate(self._nominal_products(items, weight, full_scale)):
                 for c, (left, right) in enumerate(self.layout.col_ranges):
-                    adc[r, c] = calibrate_range(y[:, left:right], hw.adc)
-        self._widen(full_scale, adc)
+                    adc[part, c] = calibrate_range(y[:, left:right], hw.adc)
+        self._fix(full_scale, adc, self._some(self.operator.batched(x)))
 
-    def _widen(self, full_scale: float, adc: Tensor) -> None:
+    def _some(self, batched: Tensor) -> Tensor | None:
+        """Some of the inputs, evenly from all, where a compensation is fitted on them."""
+        if not self._fits:
+            return None
+        count = max(1, _FITTED // max(1, self.operator.vectors_per_item(batched)))
+        return batched[:: max(1, len(batched) // count)][:count].clone()
+
+    def _fix(self, full_scale: float, adc: Tensor, inputs: Tensor | None) -> None:
         before = self.ranges
         if before is not None:  # of an earlier use: Deployed.calibrate forgets those of earlier passes
             full_scale, adc = max(full_scale, before.dac), torch.maximum(adc, before.adc)
-        self.ranges = Ranges(full_scale, adc)
+            inputs = before.inputs
+        self.ranges = Ranges(full_scale, adc, inputs)
 
     def _nominal_products(self, items: Tensor, weight: Tensor, full_scale: float) -> Iterable[Tensor]:
-        """Products of each row part, (vectors, columns), without noise."""
+        """Products of each part, (vectors, columns), without noise."""
         # in training, ranges need no more than the first order
         model = "column-approximation" if self.bench.reuse_wires else self.hardware.wires.model
         targets, seen = self._nominal(weight, model)
@@ -474,36 +529,21 @@ class Crossbar:
 
             vectors = self.operator.vectors(items) / full_scale
             some = vectors[:: max(1, len(vectors) // _OBSERVED)]
-            found = nonlinear_products(some, targets[0], targets[1], self.layout, self.hardware)
+            found = nonlinear_products(some, targets[0][0], targets[0][1], self.layout, self.hardware)
             return [y.to(items.dtype) * full_scale for y in found]
-        held = self._difference(seen)
+        slices = list(self.cells.slices(seen))
         if self.hardware.wires.act:
-            held = held * self._wire_gains(weight, {})[1]
-        return (self.operator.partial(items, held, rows) for rows in self.layout.row_slices)
+            slices = [m * row for m, row in zip(slices, self._wire_gains(weight, {})[1], strict=True)]
+        rows = self.layout.row_slices
+        return (self.operator.partial(items, m.to(items), part) for m in slices for part in rows)
 
 
 class LookupCrossbar(Crossbar):
     """Crossbars that are read one word line at a time: only the tile that holds it has anything to say."""
 
-    def _read(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
-        hw, chips = self.hardware, len(active.numbers)
-        stops = torch.tensor([rows.stop for rows in self.layout.row_slices], device=x.device)
-        entries = x.reshape(chips, -1)
-        if x.numel() and not (int(x.min()) >= 0 and int(x.max()) < self.layout.rows):
-            raise IndexError(f"index out of range in {self.name}")  # as torch; negative ones would wrap
-        part, chip = (
-            torch.searchsorted(stops, entries, right=True),
-            torch.arange(chips, device=x.device)[:, None],
-        )
-        y = realised.matrix.transpose(1, 2)[chip, entries]
-        if hw.array.output_noise_std:
-            # a row of noise for each entry, whichever tile answers
-            y = y + self._white_noise("*", y, active)
-        if hw.adc.bits is not None:
-            y = quantise(y, self.by_column(self.calibrated().adc).to(y)[part], hw.adc.bits)
-        y = y * realised.gain[chip, part]
-        scaled = y if realised.row_scale is None else y * realised.row_scale[entries][..., None].to(y)
-        return scaled.flatten(0, 1)
+    @property
+    def _reads(self) -> Reads:
+        return read_lookup
 
     def _observe(self, x: Tensor, weight: Tensor) -> None:
         """From the weights: a lookup delivers one of them, whatever the data."""
@@ -512,12 +552,14 @@ class LookupCrossbar(Crossbar):
                 f"expected layer {self.name!r}, which looks rows up, off crossbars whose wires.model is "
                 "'nonlinear': exclude it"
             )
-        held = self._difference(self._nominal(weight, self.hardware.wires.model)[1])
-        adc = torch.ones(len(self.layout.row_slices), len(self.layout.col_ranges))
-        for r, rows in enumerate(self.layout.row_slices):
-            for c, (left, right) in enumerate(self.layout.col_ranges):
-                adc[r, c] = calibrate_range(held[left:right, rows], self.hardware.adc)
-        self._widen(1.0, adc)
+        adc = torch.ones(self.parts, len(self.layout.col_ranges))
+        slices = self.cells.slices(self._nominal(weight, self.hardware.wires.model)[1])
+        rows = self.layout.row_slices
+        for s, held in enumerate(slices):
+            for r, part in enumerate(rows):
+                for c, (left, right) in enumerate(self.layout.col_ranges):
+                    adc[s * len(rows) + r, c] = calibrate_range(held[left:right, part], self.hardware.adc)
+        self._fix(1.0, adc, self._some(self.operator.batched(x)))
 
 
 def add_by_chip(y: Tensor, bias: Tensor, axis: int) -> Tensor:
@@ -527,19 +569,6 @@ def add_by_chip(y: Tensor, bias: Tensor, axis: int) -> Tensor:
         return y + bias.reshape(-1, *after)
     before = (1,) * (y.dim() + axis)
     return (y.unflatten(0, (chips, -1)) + bias.reshape(chips, *before, -1, *after)).flatten(0, 1)
-
-
-def _total(matrix: Tensor) -> Tensor:
-    """Σ|w| of each chip, (chips,): one pass, no copy.
-
-    In two steps, because torch splits a sum over everything among its threads, but not one of many sums:
-    a chip's total must not depend on whether it is the only one.
-    """
-    return torch.linalg.vector_norm(matrix.detach(), ord=1, dim=2).sum(dim=1)
-
-
-def _ratio(reference: Tensor, present: Tensor) -> Tensor:
-    return torch.where(present > 0, reference / present, torch.ones_like(present))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

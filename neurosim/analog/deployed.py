@@ -425,7 +425,7 @@ class Deployed(nn.Module):
             )
         with torch.no_grad(), self.on(chips, time_s):
             found = [
-                wire_row(crossbar, *crossbar.held(module._weight_of(key)))
+                wire_row(crossbar, crossbar.held(module._weight_of(key)))
                 for module in self.modules()
                 if isinstance(module, OnCrossbars)
                 for key, crossbar in module._crossbars.items()
@@ -537,7 +537,7 @@ def _layer_rows(module: OnCrossbars, before: list[LayerRow]) -> list[LayerRow]:
 def _ranges_of(crossbar: Crossbar, state: Mapping[str, Tensor]) -> Ranges:
     name = crossbar.name
     dac, adc = state.get(f"{name}.dac"), state.get(f"{name}.adc")
-    shape = (len(crossbar.layout.row_slices), len(crossbar.layout.col_ranges))
+    shape = (crossbar.parts, len(crossbar.layout.col_ranges))
     if dac is None or adc is None or dac.numel() != 1 or tuple(adc.shape) != shape:
         raise UsageError(
             f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,9 @@ _ALIGNMENT = 64  # bytes; what torch's own allocator gives a fresh tensor on the
 def read_fused(
     crossbar: Crossbar, x: Tensor, readers: list[Reader], active: Active, use: int, first: int
 ) -> Tensor:
-    """Products of a batched, prepared float32 input, (chips · vectors, columns).
+    """Sums of a batched, prepared float32 input, (chips · vectors, columns).
+
+    With the bias, unless offsets are still to be subtracted.
 
     Args:
         crossbar: what to read.
@@ -81,7 +84,7 @@ class Reader:
         self.products = crossbar.bench.products
         # codes of up to 8 bits are exact in bfloat16, multiples of a step would not be
         self.unit = code(crossbar) if self.products == torch.bfloat16 else 1.0
-        self.matrix = aligned(realised.matrix[k].to(self.products))
+        self.matrices = [aligned(matrix[k].to(self.products)) for matrix in realised.matrices]
         self.chip = np.uint32(chip)
         self.adc = hw.adc.bits is not None
         self.noise = hw.array.output_noise_std > 0
@@ -91,42 +94,59 @@ class Reader:
         steps = crossbar.by_column(ranges.adc / levels) if self.adc else self.unit
         self.gain = (realised.gain[k] * steps).numpy()
         self.inv_step = (levels * self.unit / ranges.adc.double()).float().numpy()
-        bias = torch.zeros(crossbar.layout.columns)
-        if realised.bias is not None and crossbar.operator.adds_bias:
-            bias = realised.bias[k]
-        self.bias = bias.contiguous().numpy()
-        self._keys: dict[tuple[int, float], dict[tuple[int, int], tuple[np.uint32, ...]]] = {}
+        self.bias = _added(crossbar, realised, k).contiguous().numpy()
+        self._keys: dict[tuple[int, float], _Keys] = {}
 
-    def keys(self, use: int, active: Active) -> dict[tuple[int, int], tuple[np.uint32, ...]]:
+    def keys(self, use: int, active: Active) -> _Keys:
         """Key words of the white noise of every tile."""
         if (use, active.time_s) not in self._keys:
             seed, name, layout = active.chips.lot.seed, self.crossbar.noise_name, self.crossbar.layout
             self._keys[use, active.time_s] = {
-                (r, c): tuple(
-                    np.uint32(w) for w in key_words(seed, name, noise_effect(r, c, use, active.time_s))
+                (part, c): tuple(
+                    np.uint32(w) for w in key_words(seed, name, noise_effect(part, c, use, active.time_s))
                 )
-                for r in range(len(layout.row_slices) if self.noise else 0)
+                for part in (part_names(len(self.matrices), len(layout.row_slices)) if self.noise else ())
                 for c in range(len(layout.col_ranges))
             }
         return self._keys[use, active.time_s]
 
-    def read(
-        self, piece: Tensor, target: Tensor, first: int, keys: dict[tuple[int, int], tuple[np.uint32, ...]]
-    ) -> None:
+    def read(self, piece: Tensor, target: Tensor, first: int, keys: _Keys) -> None:
         """Read the items of ``piece`` into ``target`` (vectors, columns); ``first`` numbers the vectors."""
         layout = self.crossbar.layout
         out, driven = target.numpy(), piece.to(self.products)
-        for r, rows in enumerate(layout.row_slices):
-            y = self.crossbar.operator.partial(driven, self.matrix, rows).float().numpy()
+        rows = layout.row_slices
+        for part, name in enumerate(part_names(len(self.matrices), len(rows))):
+            matrix = self.matrices[part // len(rows)]
+            y = self.crossbar.operator.partial(driven, matrix, rows[part % len(rows)]).float().numpy()
             for c, (left, right) in enumerate(layout.col_ranges):
-                k0, k1 = keys.get((r, c), _NO_KEY)
+                k0, k1 = keys.get((name, c), _NO_KEY)
                 read_tile(
-                    y, out, left, right, self.sigma, self.inv_step[r, c], self.limit, self.gain[r], self.bias,
-                    first, self.chip, k0, k1, pitch(right - left), r > 0, self.adc, self.noise,
+                    y, out, left, right, self.sigma, self.inv_step[part, c], self.limit, self.gain[part],
+                    self.bias, first, self.chip, k0, k1, pitch(right - left), part > 0, self.adc, self.noise,
                 )  # fmt: skip
 
 
+_Keys = dict[tuple[int | str, int], tuple[np.uint32, ...]]
 _NO_KEY = (np.uint32(0), np.uint32(0))
+
+
+def _added(crossbar: Crossbar, realised: Realised, k: int) -> Tensor:
+    """What is added to each column, (columns,): bias and shift, where nothing comes between."""
+    added = torch.zeros(crossbar.layout.columns)
+    if crossbar.offsets:
+        return added
+    if realised.shift is not None:
+        added = added + realised.shift[k]
+    if realised.bias is not None and crossbar.operator.adds_bias:
+        added = added + realised.bias[k]
+    return added
+
+
+def part_names(slices: int, row_parts: int) -> Iterator[int | str]:
+    """The name of each part in the white noise of its tiles: slice by slice, the row parts of each."""
+    for s in range(slices):
+        for r in range(row_parts):
+            yield f"{r}/{s}" if s else r
 
 
 def noise_effect(r: int | str, c: int, use: int, time_s: float) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neurosim.analog.operators import Layout
-from neurosim.analog.wiring import array_of, blocks_of, legs_of, resistances_of
+from neurosim.analog.wiring import array_of, blocks_of, interleaved, legs_of, resistances_of
 from neurosim.devices import Hardware
 from neurosim.devices.wires.laws import law_from
 from neurosim.devices.wires.nonlinear import newton
@@ -38,11 +38,11 @@ def nonlinear_products(
     parts: list[list[Tensor]] = [[] for _ in layout.row_slices]
     for line in blocks_of(layout):
         for part, block in enumerate(line):
-            arrays = array_of(*legs, block, wires)
+            arrays = array_of(legs, block, wires)
             v = vectors[:, block.cols.start // width, block.rows].double() * volt
-            wired = resistances_of([block], wires, arrays[None])
+            wired = resistances_of([block], wires, arrays[None], interleaved(wires, 2))
             amperes = newton(arrays, v.expand(len(arrays), *v.shape), law, wired.of(0), wires.topology)
             # (arrays, vectors, columns) → the two legs of each column
-            one, other = legs_of(amperes, wires)
+            one, other = legs_of(amperes, interleaved(wires, 2))
             parts[part].append((one - other).T / (high - low))
     return [torch.cat(columns, dim=1) for columns in parts]

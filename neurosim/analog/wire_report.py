@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neurosim.analog.crossbar import Crossbar
 from neurosim.analog.explain import aligned
-from neurosim.analog.wiring import MODELS, blocks_of, gains, through_wires
+from neurosim.analog.wiring import MODELS, blocks_of, gains, interleaved, through_wires
 
 # a conductance below this fraction of the largest says nothing about its own loss: sneak paths hide it
 _TELLING = 0.1
@@ -73,48 +73,52 @@ class WireReport:
         return f"Wires of {self.hardware!r} ({self.wires}), {chips}:\n{aligned(rows)}"
 
 
-def wire_row(crossbar: Crossbar, plus: Tensor, minus: Tensor) -> WireRow:
-    """Both models of the wires on what devices hold, (chips, columns, rows) siemens each."""
-    wires, layout = crossbar.hardware.wires, crossbar.layout
-    held = (plus.clamp_min(0.0), minus.clamp_min(0.0))
-    seen = through_wires(*held, layout, wires, MODELS["exact"])
-    cheap = through_wires(*held, layout, wires, MODELS["column-approximation"])
-    weight, exact, quick = (legs[0] - legs[1] for legs in (held, seen, cheap))
+def wire_row(crossbar: Crossbar, planes: list[list[Tensor]]) -> WireRow:
+    """Both models of the wires on what devices hold: ``Crossbar.held``."""
+    wires, layout, cells = crossbar.hardware.wires, crossbar.layout, crossbar.cells
+    held = [[leg.clamp_min(0.0) for leg in legs] for legs in planes]
+    seen = [through_wires(legs, layout, wires, MODELS["exact"]) for legs in held]
+    cheap = [through_wires(legs, layout, wires, MODELS["column-approximation"]) for legs in held]
+    ideal, real = cells.slices(held), cells.slices(seen)
+    weight, exact, quick = (cells.mapping.value(cells.slices(legs)) for legs in (held, seen, cheap))
     norm = weight.norm().clamp_min(torch.finfo(weight.dtype).tiny)
-    largest = max(float(leg.amax()) for leg in held)
-    loss = [(1 - s / h)[h >= _TELLING * largest] for s, h in zip(seen, held, strict=True)]
+    before, after, near = ([leg for legs in all_of for leg in legs] for all_of in (held, seen, cheap))
+    largest = max(float(leg.amax()) for leg in before)
+    loss = [(1 - s / h)[h >= _TELLING * largest] for s, h in zip(after, before, strict=True)]
     found = torch.cat(loss)
-    total = sum(float(leg.sum()) for leg in held)
-    interleaved = wires.legs == "interleaved"
+    total = sum(float(leg.sum()) for leg in before)
+    side_by_side = interleaved(wires, cells.mapping.legs)
+    arrays = cells.mapping.planes * (1 if side_by_side else cells.mapping.legs)
     shapes = [(b.rows.stop - b.rows.start, b.cols.stop - b.cols.start) for p in blocks_of(layout) for b in p]
     rows, cols = max(shapes, key=lambda shape: shape[0] * shape[1])
+    worst = max(float((q - s).abs().amax()) for q, s in zip(near, after, strict=True))
     return WireRow(
         name=crossbar.name,
-        arrays=len(shapes) * (1 if interleaved else 2),
+        arrays=len(shapes) * arrays,
         rows=rows,
-        cols=cols * (2 if interleaved else 1),
-        lost=1 - sum(float(leg.sum()) for leg in seen) / total if total else 0.0,
+        cols=cols * (2 if side_by_side else 1),
+        lost=1 - sum(float(leg.sum()) for leg in after) / total if total else 0.0,
         worst=float(found.amax()) if found.numel() else 0.0,
         error=float((exact - weight).norm() / norm),
         approximation=float((quick - exact).norm() / norm),
-        approximation_worst=max(float((q - s).abs().amax()) for q, s in zip(cheap, seen, strict=True))
-        / largest
-        if largest
-        else 0.0,
-        columns=float(_left(weight, exact, crossbar, "columns") / norm),
-        rows_and_columns=float(_left(weight, exact, crossbar, "rows-and-columns") / norm),
+        approximation_worst=worst / largest if largest else 0.0,
+        columns=float(_left(ideal, real, crossbar, "columns") / norm),
+        rows_and_columns=float(_left(ideal, real, crossbar, "rows-and-columns") / norm),
     )
 
 
-def _left(weight: Tensor, seen: Tensor, crossbar: Crossbar, compensation: str) -> Tensor:
-    """Norm of the error that gains leave, over all chips."""
-    left = []
-    for ideal, real in zip(weight, seen, strict=True):
-        columns, rows = gains(ideal, real, crossbar.layout, compensation)
-        for part, row_slice in enumerate(crossbar.layout.row_slices):
-            corrected = real[:, row_slice] * rows[:, row_slice] * columns[part, :, None]
-            left.append((corrected - ideal[:, row_slice]).norm())
-    return torch.stack(left).norm()
+def _left(
+    ideal: tuple[Tensor, ...], real: tuple[Tensor, ...], crossbar: Crossbar, compensation: str
+) -> Tensor:
+    """Norm of the error of the weight that gains of each slice leave, over all chips."""
+    left = torch.zeros_like(ideal[0])
+    for share, wanted, seen in zip(crossbar.mapping.digital, ideal, real, strict=True):
+        for chip in range(len(wanted)):
+            columns, rows = gains(wanted[chip], seen[chip], crossbar.layout, compensation)
+            for part, row_slice in enumerate(crossbar.layout.row_slices):
+                corrected = seen[chip][:, row_slice] * rows[:, row_slice] * columns[part, :, None]
+                left[chip][:, row_slice] += share * (corrected - wanted[chip][:, row_slice])
+    return left.norm()
 
 
 def _percent(fraction: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ class Reused:
     """What training carries from a step with an exact solution of the wires to the steps after it.
 
     Attributes:
-        rest: exact − approximate effective conductances of both legs, (chips, columns, rows) each.
+        rest: exact − approximate effective conductances of the legs of all planes, (chips, columns, rows).
         targets: the same of the target conductances, (columns, rows) each, where gains are fitted to them.
         fresh: whether the present forward is the one that solved.
     """
@@ -43,16 +43,24 @@ class Reused:
 
     def state(self) -> dict[str, Tensor]:
         """As named tensors, for a checkpoint."""
-        state = {"plus": self.rest[0], "minus": self.rest[1]}
-        if self.targets is not None:
-            state |= {"target-plus": self.targets[0], "target-minus": self.targets[1]}
+        state = {_leg_name(number): leg for number, leg in enumerate(self.rest)}
+        for number, leg in enumerate(self.targets or ()):
+            state[f"target-{_leg_name(number)}"] = leg
         return state
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Reused:
         """The inverse of :meth:`state`."""
-        targets = [state["target-plus"], state["target-minus"]] if "target-plus" in state else None
-        return cls([state["plus"], state["minus"]], targets, fresh=False)
+        rest, targets = (
+            [state[name] for number in range(len(state)) if (name := start + _leg_name(number)) in state]
+            for start in ("", "target-")
+        )
+        return cls(rest, targets or None, fresh=False)
+
+
+def _leg_name(number: int) -> str:
+    plane, side = divmod(number, 2)
+    return ("plus", "minus")[side] + (f"-{plane}" if plane else "")
 
 
 @dataclass(frozen=True)
@@ -93,58 +101,66 @@ def blocks_of(layout: Layout) -> list[list[Block]]:
     return found
 
 
-def through_wires(plus: Tensor, minus: Tensor, layout: Layout, wires: Wires, model: Model) -> list[Tensor]:
-    """Effective conductances of both legs, (chips, columns, rows) siemens each.
+def through_wires(legs: Sequence[Tensor], layout: Layout, wires: Wires, model: Model) -> list[Tensor]:
+    """Effective conductances of the legs of one plane, (chips, columns, rows) siemens each.
 
     Args:
-        plus, minus: (chips, columns, rows), what devices hold.  Wires join passive devices: a negative
-            conductance, which only unphysical noise makes, counts as open.
+        legs: (chips, columns, rows) each, what devices hold: two, or one where no pairs are.  Wires join
+            passive devices: a negative conductance, which only unphysical noise makes, counts as open.
         model: :data:`MODELS`.
     """
-    legs = (plus.clamp_min(0.0), minus.clamp_min(0.0))
+    passive = [leg.clamp_min(0.0) for leg in legs]
     # one chip at a time: its numbers must not depend on where in a batch of matrices it lies
-    chips = [_chip(legs[0][k], legs[1][k], layout, wires, model) for k in range(len(plus))]
-    return [torch.stack([chip[leg] for chip in chips]) for leg in (0, 1)]
+    chips = [_chip([leg[k] for leg in passive], layout, wires, model) for k in range(len(passive[0]))]
+    return [torch.stack([chip[leg] for chip in chips]) for leg in range(len(legs))]
 
 
-def _chip(plus: Tensor, minus: Tensor, layout: Layout, wires: Wires, model: Model) -> list[Tensor]:
+def _chip(legs: list[Tensor], layout: Layout, wires: Wires, model: Model) -> list[Tensor]:
     grid = blocks_of(layout)
     blocks = [block for parts in grid for block in parts]
     same: dict[tuple[int, int], list[int]] = {}
     for number, block in enumerate(blocks):
         shape = block.rows.stop - block.rows.start, block.cols.stop - block.cols.start
         same.setdefault(shape, []).append(number)
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    found: dict[int, list[Tensor]] = {}
+    side_by_side = interleaved(wires, len(legs))
     for numbers in same.values():
-        devices = torch.stack([array_of(plus, minus, blocks[number], wires) for number in numbers])
-        seen = model(devices, resistances_of([blocks[n] for n in numbers], wires, devices), wires.topology)
-        found.update((number, legs_of(one, wires)) for number, one in zip(numbers, seen, strict=True))
+        devices = torch.stack([array_of(legs, blocks[number], wires) for number in numbers])
+        resistances = resistances_of([blocks[n] for n in numbers], wires, devices, side_by_side)
+        seen = model(devices, resistances, wires.topology)
+        found.update((number, legs_of(one, side_by_side)) for number, one in zip(numbers, seen, strict=True))
     parts = len(layout.row_slices)
     lines = [range(start, start + parts) for start in range(0, len(blocks), parts)]
-    return [torch.cat([torch.cat([found[n][leg] for n in line], dim=1) for line in lines]) for leg in (0, 1)]
+    return [
+        torch.cat([torch.cat([found[n][leg] for n in line], dim=1) for line in lines])
+        for leg in range(len(legs))
+    ]
 
 
-def array_of(plus: Tensor, minus: Tensor, block: Block, wires: Wires) -> Tensor:
+def interleaved(wires: Wires, legs: int) -> bool:
+    """Whether the legs of a plane share an array."""
+    return wires.legs == "interleaved" and legs == 2
+
+
+def array_of(legs: Sequence[Tensor], block: Block, wires: Wires) -> Tensor:
     """The devices of a block as arrays (arrays, rows, device columns)."""
-    legs = [leg[block.cols, block.rows].T for leg in (plus, minus)]
-    return (
-        torch.stack(legs, dim=-1).flatten(1).unsqueeze(0)
-        if wires.legs == "interleaved"
-        else torch.stack(legs)
-    )
+    parts = [leg[block.cols, block.rows].T for leg in legs]
+    if interleaved(wires, len(parts)):
+        return torch.stack(parts, dim=-1).flatten(1).unsqueeze(0)
+    return torch.stack(parts)
 
 
-def legs_of(arrays: Tensor, wires: Wires) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`_array`: each (columns, rows)."""
-    if wires.legs == "interleaved":
+def legs_of(arrays: Tensor, side_by_side: bool) -> list[Tensor]:
+    """The inverse of :func:`array_of`: each (columns, rows)."""
+    if side_by_side:
         pairs = arrays[0].unflatten(1, (-1, 2))
-        return pairs[..., 0].T, pairs[..., 1].T
-    return arrays[0].T, arrays[1].T
+        return [pairs[..., 0].T, pairs[..., 1].T]
+    return [array.T for array in arrays]
 
 
-def resistances_of(blocks: list[Block], wires: Wires, arrays: Tensor) -> Resistances:
+def resistances_of(blocks: list[Block], wires: Wires, arrays: Tensor, side_by_side: bool) -> Resistances:
     """For arrays (blocks, legs, rows, cols); in float64, so that a sum of segments is exact."""
-    per_output = 2 if wires.legs == "interleaved" else 1
+    per_output = 2 if side_by_side else 1
     lead = torch.tensor([block.lead for block in blocks], dtype=torch.float64, device=arrays.device)
     left, right, bottom, top = lead.unsqueeze(-1).unbind(1)
     row, source = wires.r_row_ohm * per_output, wires.r_source_ohm

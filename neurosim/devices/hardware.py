@@ -116,6 +116,10 @@ class Array(Frozen):
                     )
         return self
 
+    def with_cols(self, cols: int) -> Array:
+        """The same with tiles of another width."""
+        return self if cols == self.cols else self.model_copy(update={"cols": cols})
+
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Descriptions that leave these fields alone look, and digest, as they did before there were any."""
@@ -244,6 +248,10 @@ class Hardware(Frozen):
     """An analog chip.
 
     Attributes:
+        compensation: what the digital part corrects: ``"global"``, drift, by one factor a tile;
+            ``"per-column"``, by one factor a column of each tile; ``"gain-and-offset"``, whatever a line
+            through the products of calibration inputs corrects, fitted on each chip and at each age for
+            each output of a layer.
         parameters: pattern over parameter names, such as ``"*.norm*.weight"`` → how those parameters, which
             no crossbar holds, differ from chip to chip; the last pattern that matches a name decides.
         layers: pattern over layer names, such as ``"blocks.0.*"`` → changes to this hardware for those
@@ -260,7 +268,7 @@ class Hardware(Frozen):
 
     name: str = Field(default="custom", min_length=1, max_length=200)
     description: str = ""
-    compensation: Literal["none", "global"] = "none"
+    compensation: Literal["none", "global", "per-column", "gain-and-offset"] = "none"
     device: AnyDevice
     array: Array = Array()
     dac: Dac = Dac()
@@ -285,6 +293,15 @@ class Hardware(Frozen):
         # what is wrong elsewhere is missing here: then the layers are checked on its default
         parts = {name: part for name, part in info.data.items() if name not in WHOLE}
         return _canonical_layers({name: _dumped(part) for name, part in parts.items()}, value)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Hardware:
+        if self.wires.nonlinear and self.array.mapping not in ("differential-pair", "two-sided-pair"):
+            raise ValueError(
+                "expected array.mapping 'differential-pair' or 'two-sided-pair' with "
+                f"wires.model='nonlinear'; got {self.array.mapping!r}"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

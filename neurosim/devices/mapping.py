@@ -61,13 +61,22 @@ def to_conductances(weight: Tensor, device: Device, scaling: Literal["per-layer"
     return Mapped(device.g_min_siemens + span * plus, device.g_min_siemens + span * minus, scale)
 
 
-def to_fractions(weight: Tensor, scaling: Literal["per-layer", "per-column"]) -> tuple[Tensor, Tensor]:
+def to_fractions(
+    weight: Tensor, scaling: Literal["per-layer", "per-column"], percentile: float = 100.0
+) -> tuple[Tensor, Tensor]:
     """Weights as fractions of full conductance, −1 to 1, and the scale that leads back.
 
     Arguments, scale and errors are those of :func:`to_conductances`.
 
+    Args:
+        percentile: scale from this percentile of the magnitudes, in percent, of all weights or of those of
+            each output, by linear interpolation; weights beyond it saturate and have no gradient.  Where it
+            is 0 because most weights are, the largest counts.
+
     >>> to_fractions(torch.tensor([[1.0, -0.5]]), "per-layer")
     (tensor([[ 1.0000, -0.5000]]), tensor(1.))
+    >>> to_fractions(torch.tensor([[4.0, -2.0, 1.0]]), "per-layer", 50.0)
+    (tensor([[ 1.0000, -1.0000,  0.5000]]), tensor(2.))
     """
     _check(weight, scaling)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
@@ -77,7 +86,10 @@ def to_fractions(weight: Tensor, scaling: Literal["per-layer", "per-column"]) ->
             f"expected finite weights of at most {LARGEST_WEIGHT:g}; got NaN, infinity or a larger one in a "
             f"weight of shape {_show(weight)}"
         )
-    return weight / scale, scale
+    if percentile == 100.0:
+        return weight / scale, scale
+    scale = _percentile_scale(weight.detach(), scale, percentile)
+    return (weight / scale).clamp(-1.0, 1.0), scale
 
 
 def to_weights(g_plus: Tensor, g_minus: Tensor, scale: Tensor, device: Device) -> Tensor:
@@ -117,6 +129,20 @@ def _scale(weight: Tensor, scaling: str) -> Tensor:
         axes = tuple(range(1, weight.dim()))
         largest = magnitude.amax(dim=axes, keepdim=True) if axes else magnitude
     return torch.where(largest == 0, torch.ones_like(largest), largest)
+
+
+def _percentile_scale(weight: Tensor, largest: Tensor, percentile: float) -> Tensor:
+    """That of each of the scales in ``largest``, which stays where the percentile is 0."""
+    if weight.numel() == 0:
+        return largest
+    # by selection and not torch.quantile, which refuses more than 16 million values
+    magnitudes = weight.abs().reshape(largest.numel(), -1)
+    position = percentile / 100 * (magnitudes.shape[1] - 1)
+    below = math.floor(position)
+    low = magnitudes.kthvalue(below + 1, dim=1).values
+    high = magnitudes.kthvalue(min(below + 2, magnitudes.shape[1]), dim=1).values
+    found = (low + (high - low) * (position - below)).reshape(largest.shape)
+    return torch.where(found > 0, found, largest)
 
 
 def _show(tensor: Tensor) -> str:

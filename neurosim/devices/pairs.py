@@ -1,13 +1,13 @@
 """Both legs of differential pairs together: from weights to what is left of them on chips.
 
-The definition is :func:`to_conductances` and a device's ``program`` and ``age`` on each leg.  Where memory is
+The definition is :class:`neurosim.devices.mappings.OneSidedPair` and a device's ``program`` and ``age`` on each leg.  Where memory is
 the bottleneck, one kernel does it all in a pass: :data:`FUSED`, one row a device, equal to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from neurosim.devices.device import Device, check_time, fusable
 from neurosim.devices.kernels import age_pcm_pair, program_pcm_difference, program_pcm_pair
-from neurosim.devices.mapping import to_conductances, to_fractions
+from neurosim.devices.mapping import to_fractions
+from neurosim.devices.mappings import OneSidedPair
 from neurosim.devices.pcm import Pcm
 from neurosim.random import Draws, follow_torch_threads
 
@@ -50,14 +51,21 @@ def program_pair(
     >>> program_pair(Ideal(), torch.tensor([[1.0, -0.5]]), "per-layer", legs).fresh.tolist()
     [[[1.0, -0.5]], [[1.0, -0.5]]]
     """
+    x, scale = to_fractions(weight, scaling)
+    return Pair(*program_fractions(device, x, draws), scale)
+
+
+def program_fractions(
+    device: Device, x: Tensor, draws: Draw
+) -> tuple[tuple[dict[str, Tensor], dict[str, Tensor]], Tensor]:
+    """``legs`` and ``fresh`` of one-sided pairs that should hold ``x``, fractions of full scale."""
     fused = FUSED.get(type(device))
-    if fused is not None and fusable(weight) and weight.numel():
-        x, scale = to_fractions(weight, scaling)
+    if fused is not None and fusable(x) and x.numel():
         both, fresh = fused[0](device, x.contiguous(), draws)
-        return Pair(both, fresh, scale)
-    mapped = to_conductances(weight, device, scaling)
-    legs = device.program(mapped.g_plus, draws[0]), device.program(mapped.g_minus, draws[1])
-    return Pair(legs, difference(device, legs[0]["g_siemens"], legs[1]["g_siemens"]), mapped.scale)
+        return both, fresh
+    plus, minus = OneSidedPair().targets(x, device)
+    legs = device.program(plus, draws[0]), device.program(minus, draws[1])
+    return legs, difference(device, legs[0]["g_siemens"], legs[1]["g_siemens"])
 
 
 def age_pair(device: Device, pair: Pair, time_s: float, draws: Draw) -> Tensor:
@@ -71,19 +79,16 @@ def age_pair(device: Device, pair: Pair, time_s: float, draws: Draw) -> Tensor:
     return difference(device, plus, minus)
 
 
-def program_difference(
-    device: Device, weight: Tensor, scaling: Literal["per-layer", "per-column"], draws: Draw
-) -> tuple[Tensor, Tensor] | None:
-    """``fresh`` and ``scale`` of :func:`program_pair`, which autograd follows, in one pass over memory.
+def program_difference(device: Device, x: Tensor, draws: Draw) -> Tensor | None:
+    """``fresh`` of :func:`program_fractions`, which autograd follows, in one pass over memory.
 
     For training, where chips are programmed anew in every step and never age; None for devices without such a
     kernel, or off the CPU.
     """
-    ours = type(device) is Pcm and weight.device.type == "cpu" and weight.dtype == torch.float32
-    if not ours or not weight.numel():
+    ours = type(device) is Pcm and x.device.type == "cpu" and x.dtype == torch.float32
+    if not ours or not x.numel():
         return None
-    x, scale = to_fractions(weight, scaling)
-    return _PcmDifference.apply(x.contiguous(), device, draws), scale
+    return cast(Tensor, _PcmDifference.apply(x.contiguous(), device, draws))
 
 
 class _PcmDifference(torch.autograd.Function):

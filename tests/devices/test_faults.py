@@ -299,7 +299,7 @@ def legs_of(hw: Hardware, ages: tuple[float, ...]) -> list[list[Tensor]]:
     found = []
     for age in ages:
         with torch.no_grad(), net.on(Lot(hw, 1)[0:3], time_s=age):
-            found.append(crossbar.held(net.weight))
+            found.append(crossbar.held(net.weight)[0])
     return found
 
 
@@ -373,7 +373,7 @@ def test_tied_and_split_parameters_have_one_set_of_faults() -> None:
     net = deploy(Tied(), hw, calibration=tokens)
     with torch.no_grad(), net.on(Lot(hw, 1)[0:2]) as chips:
         found = chips(tokens)
-        held = next(iter(net.embed._crossbars.values())).held(net.embed.weight)
+        held = next(iter(net.embed._crossbars.values())).held(net.embed.weight)[0]
         scale = net.embed.weight.abs().max() / hw.device.g_max_siemens
     weight = (held[0] - held[1]) * scale  # (chips, columns = 12, rows = 20)
     for k in range(2):

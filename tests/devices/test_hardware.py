@@ -214,7 +214,7 @@ def test_unknown_fields_get_a_suggestion(field: str, hint: str) -> None:
         ("device.programming_siemens", [1e-6], "field 'device.programming_siemens.1' is missing"),
         ("device.programming_siemens", "[1e-6", "got device.programming_siemens='[1e-6'"),
         ("source.doi", "not a doi", "got source.doi='not a doi'"),
-        ("compensation", "local", "expected 'none' or 'global'; got compensation='local'"),
+        ("compensation", "local", "'per-column' or 'gain-and-offset'; got compensation='local'"),
         ("name", "", "got name=''"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neurosim.devices import Device, Gaussian, Ideal, Pcm, to_conductances
+from neurosim.devices.mapping import to_fractions
 from neurosim.devices.pairs import age_pair, difference, program_difference, program_pair
 from neurosim.random import Draws, stream
 
@@ -56,17 +57,17 @@ def test_the_difference_for_training_has_the_gradient_of_the_definition(
     device: Device, shape: tuple[int, ...], scaling: str
 ) -> None:
     ours, torchs = weight(*shape).requires_grad_(), weight(*shape).requires_grad_()
-    found = program_difference(device, ours, scaling, DRAWS)  # type: ignore[arg-type]
+    found = program_difference(device, to_fractions(ours, scaling)[0], DRAWS)  # type: ignore[arg-type]
     assert found is not None
-    assert torch.equal(found[0], program_pair(device, ours.detach(), scaling, DRAWS).fresh)  # type: ignore[arg-type]
+    assert torch.equal(found, program_pair(device, ours.detach(), scaling, DRAWS).fresh)  # type: ignore[arg-type]
     expected = by_leg(device, torchs, scaling, 0.0)
     weighting = stream(6, 0, "weighting", "test").normal(tuple(expected.shape))
-    (found[0] * weighting).sum().backward()
+    (found * weighting).sum().backward()
     (expected * weighting).sum().backward()
     torch.testing.assert_close(ours.grad, torchs.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_there_is_no_such_kernel_for_other_types_and_devices() -> None:
-    assert program_difference(Gaussian(), weight(3, 5), "per-layer", DRAWS) is None
-    assert program_difference(Pcm(), weight(3, 5).double(), "per-layer", DRAWS) is None
-    assert program_difference(Pcm(), torch.empty(0, 5), "per-layer", DRAWS) is None
+    assert program_difference(Gaussian(), weight(3, 5), DRAWS) is None
+    assert program_difference(Pcm(), weight(3, 5).double(), DRAWS) is None
+    assert program_difference(Pcm(), torch.empty(0, 5), DRAWS) is None

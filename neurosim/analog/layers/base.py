@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neurosim.analog.bench import Bench
 from neurosim.analog.cells import Cells
 from neurosim.analog.crossbar import Crossbar, LookupCrossbar
-from neurosim.analog.operators import Lookup, Operator, layout
+from neurosim.analog.operators import Lookup, Operator, Referenced, layout, with_references
 from neurosim.devices import Hardware
 
 
@@ -60,19 +60,28 @@ class Site:
         cells = self._cells(key, weight)
         cells.readers += 1
         lies = layout(matrix.shape[1], columns, groups, self.hardware.array)
+        referenced = with_references(lies) if cells.mapping.reference else None
         cells.lie_on(lies, outputs.indices(len(matrix))[0] if outputs else 0, operator.by_row)
         return (LookupCrossbar if isinstance(operator, Lookup) else Crossbar)(
             name=self.name if key == "weight" else f"{self.name}.{key}{suffix}",
             noise_name=f"{self.name}.{key}{suffix}",
             hardware=self.hardware,
             operator=operator,
-            layout=lies,
+            layout=lies if referenced is None else referenced.layout,
             bench=self.bench,
             cells=cells,
             bias=Cells(f"{self.name}.{bias}{suffix}", self.hardware, "per-layer", readers=1),
             outputs=outputs,
+            referenced=referenced,
+            references=None if referenced is None else self._references(f"{key}{suffix}", referenced),
             bias_spread=self.whole.spread_of(f"{self.name}.{bias}"),
         )
+
+    def _references(self, key: str, referenced: Referenced) -> Cells:
+        """The devices of the columns of references: those of each reader are its own."""
+        cells = Cells(f"{self.name}.{key}[reference]", self.hardware, "per-layer", readers=1)
+        cells.lie_on(referenced.references, 0, by_row=False)
+        return cells
 
     def _cells(self, key: str, weight: Tensor) -> Cells:
         """Those of the parameter; a parametrised weight is computed anew at each use and never shared."""

@@ -1,7 +1,7 @@
 """The linear operators that a crossbar can compute: how each becomes a matrix, tiles and vectors."""
 
 from neurosim.analog.operators.convolution import Convolution
-from neurosim.analog.operators.layout import Layout, layout
+from neurosim.analog.operators.layout import Layout, Referenced, layout, with_references
 from neurosim.analog.operators.lookup import Lookup
 from neurosim.analog.operators.matmul import Contracted, Matmul
 from neurosim.analog.operators.operator import Operator
@@ -14,6 +14,8 @@ __all__ = [
     "Lookup",
     "Matmul",
     "Operator",
+    "Referenced",
     "TransposedConvolution",
     "layout",
+    "with_references",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from dataclasses import dataclass
 
 from neurosim.devices import Array, tile_grid
@@ -55,8 +57,9 @@ def layout(rows: int, columns: int, groups: int, array: Array) -> Layout:
     ((0, 22), (22, 43), (43, 64))
     """
     per_group = columns // groups
-    grid = tile_grid(rows, per_group, array)
-    together = min(array.rows // rows, array.cols // per_group)
+    reserved = int(array.mapping == "unit-column")
+    grid = tile_grid(rows, per_group, array.with_cols(array.cols - reserved))
+    together = min(array.rows // rows, array.cols // (per_group + reserved))
     if together >= 1:
         packed = tile_grid(1, groups, Array(rows=1, cols=together))
         ranges = [(s.start * per_group, s.stop * per_group) for s in packed.col_slices]
@@ -64,4 +67,54 @@ def layout(rows: int, columns: int, groups: int, array: Array) -> Layout:
         ranges = [
             (g * per_group + s.start, g * per_group + s.stop) for g in range(groups) for s in grid.col_slices
         ]
-    return Layout(rows, columns, groups, grid.row_slices, tuple(ranges), grid.capacity)
+    return Layout(rows, columns, groups, grid.row_slices, tuple(ranges), array.rows * array.cols)
+
+
+@dataclass(frozen=True)
+class Referenced:
+    """A layout with a reference column after the columns of each group on each tile.
+
+    Attributes:
+        layout: of all columns, outputs and references.
+        references: the layout of the reference columns alone.
+        outputs: for each output its place among all columns.
+        own: for each reference column its place among all columns.
+        of_outputs: for each output the place of its reference.
+    """
+
+    layout: Layout
+    references: Layout
+    outputs: tuple[int, ...]
+    own: tuple[int, ...]
+    of_outputs: tuple[int, ...]
+
+
+def with_references(lies: Layout) -> Referenced:
+    """Add the reference columns of the mapping ``"unit-column"``.
+
+    Every group on a tile has its own: it takes the sum of that group's inputs.
+
+    >>> found = with_references(layout(2, 3, 1, Array(rows=4, cols=3, mapping="unit-column")))
+    >>> found.layout.col_ranges, found.outputs, found.of_outputs
+    (((0, 3), (3, 5)), (0, 1, 3), (2, 2, 4))
+    """
+    width = lies.columns // lies.groups
+    outputs: list[int] = []
+    own: list[int] = []
+    of_outputs: list[int] = []
+    ranges, of_references = [], []
+    place = 0
+    for left, right in lies.col_ranges:
+        start, first = place, len(own)
+        edges = [left, *range(left + width - left % width, right, width), right]
+        for one, other in itertools.pairwise(edges):
+            outputs += range(place, place + other - one)
+            place += other - one
+            of_outputs += [place] * (other - one)
+            own.append(place)
+            place += 1
+        ranges.append((start, place))
+        of_references.append((first, len(own)))
+    whole = dataclasses.replace(lies, columns=place, col_ranges=tuple(ranges))
+    alone = dataclasses.replace(lies, columns=len(own), col_ranges=tuple(of_references))
+    return Referenced(whole, alone, tuple(outputs), tuple(own), tuple(of_outputs))

@@ -1,0 +1,255 @@
+"""The read of a crossbar: DAC → products of each part → white noise → ADC → gain → sum → offset → bias.
+
+Every stage maps tensors to tensors.  A part is what one conversion sees: the products of one slice of the
+weight with one part of the rows.  On the CPU and without gradients the stages run fused
+(:mod:`neurosim.analog.fused`); otherwise as torch operations that autograd can follow.  Both give the same
+numbers, from the same streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neurosim.analog.bench import Active
+from neurosim.analog.fused import Reader, aligned, dac, noise_effect, part_names, read_fused
+from neurosim.analog.realised import Realised
+from neurosim.devices import quantise
+from neurosim.devices.kernels import pitch
+from neurosim.errors import UsageError
+from neurosim.random import stream
+
+if TYPE_CHECKING:
+    from neurosim.analog.crossbar import Crossbar
+
+
+def read(
+    crossbar: Crossbar,
+    x: Tensor,
+    realised: Realised,
+    active: Active,
+    use: int,
+    first: int,
+    readers: dict[int, Reader] | None,
+) -> Tensor:
+    """With every stage: (chips · vectors, outputs).
+
+    Args:
+        crossbar: what to read.
+        x: a batched and prepared input, the items of each chip together.
+        realised: what the chips of ``active`` hold.
+        active: chips and age, which name the noise.
+        use: which use of the layer in this forward pass.
+        first: number of the first vector in the noise of each tile.
+        readers: those of earlier reads of the same devices, by chip; grows.  None where devices are
+            realised for this read alone.
+    """
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
+    if crossbar.hardware.wires.nonlinear:
+        if needs_grad:
+            raise UsageError(
+                "wires.model 'nonlinear' has no gradient: train with 'exact', read under torch.no_grad()"
+            )
+        return _read_nonlinear(crossbar, x, realised, active, use, first)
+    if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32:
+        return _read_torch(crossbar, x, realised, active, use, first)
+    if not crossbar.converts:
+        return linear(crossbar, dac(crossbar, x), realised)
+    found = [_reader(crossbar, k, realised, chip, readers) for k, chip in enumerate(active.numbers)]
+    y = read_fused(crossbar, x, found, active, use, first)
+    if not crossbar.offsets:
+        return y
+    return _finished(crossbar, y, dac(crossbar, x), realised).flatten(0, 1)
+
+
+def _reader(
+    crossbar: Crossbar, k: int, realised: Realised, chip: int, readers: dict[int, Reader] | None
+) -> Reader:
+    if readers is None:
+        return Reader(crossbar, realised, k, chip)
+    if chip not in readers:
+        readers[chip] = Reader(crossbar, realised, k, chip)
+    return readers[chip]
+
+
+def linear(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
+    """Programmed weights and nothing else: (chips · vectors, outputs)."""
+    y = _products(crossbar, x, _folded(crossbar, realised), slice(0, crossbar.layout.rows))
+    return _with_bias(crossbar, y, realised).flatten(0, 1)
+
+
+def _folded(crossbar: Crossbar, realised: Realised) -> Tensor:
+    """Weights in units of the layer, (chips, outputs, rows)."""
+    parts = crossbar.layout.row_slices
+    found = []
+    for s, matrix in enumerate(realised.matrices):
+        gain = realised.gain[:, s * len(parts) : (s + 1) * len(parts)]
+        if len(parts) == 1:
+            found.append(matrix * gain[:, 0, :, None])
+        else:
+            each = [matrix[:, :, rows] * gain[:, r, :, None] for r, rows in enumerate(parts)]
+            found.append(torch.cat(each, dim=2))
+    folded = found[0] if len(found) == 1 else torch.stack(found).sum(0)
+    if crossbar.offsets:
+        folded = without_references(crossbar, folded, 1) - crossbar.offset
+        assert realised.scale is not None
+        folded = folded * realised.scale[:, :, None].to(folded)
+    return folded if realised.row_scale is None else folded * realised.row_scale
+
+
+def _products(crossbar: Crossbar, x: Tensor, matrices: Tensor, rows: slice) -> Tensor:
+    """Products of some rows on every chip, (chips, vectors, columns)."""
+    operator = crossbar.operator
+    if len(matrices) > 1 and (torch.is_grad_enabled() or x.device.type != "cpu"):
+        return operator.products(x, matrices, rows)
+    # chip by chip: its numbers must not depend on which chips run beside it, to the last bit
+    each = zip(torch.chunk(x, len(matrices)), matrices, strict=True)
+    found = [operator.partial(aligned(items), aligned(matrix), rows) for items, matrix in each]
+    return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+
+
+def _with_bias(crossbar: Crossbar, y: Tensor, realised: Realised) -> Tensor:
+    """Products (chips, vectors, outputs) with what is added digitally, where columns have a bias each."""
+    if realised.shift is not None:
+        y = y + realised.shift[:, None].to(y)
+    if realised.bias is None or not crossbar.operator.adds_bias:
+        return y
+    return y + realised.bias[:, None]
+
+
+def _read_torch(
+    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: int, first: int
+) -> Tensor:
+    """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
+    hw = crossbar.hardware
+    if hw.dac.bits is not None:
+        x = quantise(x, crossbar.calibrated().dac, hw.dac.bits)
+    if not crossbar.converts:
+        return linear(crossbar, x, realised)
+    parts = (
+        _products(crossbar, x, matrix, rows)
+        for matrix in realised.matrices
+        for rows in crossbar.layout.row_slices
+    )
+    y = _digitised(crossbar, parts, realised, active, use, first)
+    if not crossbar.offsets:
+        return _with_bias(crossbar, y, realised).flatten(0, 1)
+    return _finished(crossbar, y.flatten(0, 1), x, realised).flatten(0, 1)
+
+
+def _read_nonlinear(
+    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: int, first: int
+) -> Tensor:
+    """The same, with the products of devices that follow a law."""
+    from neurosim.analog.nonlinear_read import nonlinear_products
+
+    hw, full = crossbar.hardware, crossbar.calibrated().dac
+    signal = x if hw.dac.bits is None else quantise(x, full, hw.dac.bits)
+    assert realised.legs is not None
+    found = [
+        nonlinear_products(crossbar.operator.vectors(items) / full, plus, minus, crossbar.layout, hw)
+        for items, plus, minus in zip(torch.chunk(signal, len(active.numbers)), *realised.legs, strict=True)
+    ]
+    parts = (torch.stack(part).to(x.dtype) * full for part in zip(*found, strict=True))
+    y = _digitised(crossbar, parts, realised, active, use, first)
+    return _with_bias(crossbar, y, realised).flatten(0, 1)
+
+
+def _digitised(
+    crossbar: Crossbar, parts: Iterable[Tensor], realised: Realised, active: Active, use: int, first: int
+) -> Tensor:
+    """White noise, ADC and gain of the products of each part, (chips, vectors, columns), and their sum."""
+    hw, total = crossbar.hardware, None
+    names = part_names(crossbar.slices, len(crossbar.layout.row_slices))
+    for part, (name, y) in enumerate(zip(names, parts, strict=True)):
+        if hw.array.output_noise_std:
+            y = y + white_noise(crossbar, name, y, active, use, first)
+        if hw.adc.bits is not None:
+            y = quantise(y, crossbar.by_column(crossbar.calibrated().adc)[part].to(y), hw.adc.bits)
+        y = y * realised.gain[:, part, None]
+        total = y if total is None else total + y
+    assert total is not None  # a matrix has at least one row part
+    return total
+
+
+def without_references(crossbar: Crossbar, y: Tensor, dim: int) -> Tensor:
+    """Columns of outputs, less their reference's where they have one."""
+    places = crossbar.referenced
+    if places is None:
+        return y
+    outputs, references = (
+        torch.tensor(numbers, device=y.device) for numbers in (places.outputs, places.of_outputs)
+    )
+    return y.index_select(dim, outputs) - y.index_select(dim, references)
+
+
+def _finished(crossbar: Crossbar, y: Tensor, x: Tensor, realised: Realised) -> Tensor:
+    """Sums of all columns, (chips · vectors, columns), less offsets, times scales, with the bias.
+
+    ``x`` is what the word lines carry.  The result is (chips, vectors, outputs).
+    """
+    y = without_references(crossbar, y, 1)
+    if crossbar.offset:
+        groups, rows = crossbar.layout.groups, crossbar.layout.rows
+        ones = torch.ones(groups, rows, dtype=y.dtype, device=y.device)
+        sums = crossbar.operator.partial(x, ones, slice(0, rows))
+        y = (y.unflatten(1, (groups, -1)) - crossbar.offset * sums.unsqueeze(2)).flatten(1)
+    assert realised.scale is not None
+    by_chip = y.unflatten(0, (len(realised.gain), -1)) * realised.scale[:, None].to(y)
+    return _with_bias(crossbar, by_chip, realised)
+
+
+def white_noise(
+    crossbar: Crossbar, part: int | str, y: Tensor, active: Active, use: int, first: int
+) -> Tensor:
+    """White output noise of one part, (chips, vectors, columns)."""
+    pieces = []
+    for c, (left, right) in enumerate(crossbar.layout.col_ranges):
+        width = pitch(right - left)
+        effect = noise_effect(part, c, use, active.time_s)
+        source = stream(active.chips.lot.seed, 0, crossbar.noise_name, effect)
+        n = source.normals((y.shape[1], width), active.numbers, first * width, str(y.device))
+        pieces.append(n[..., : right - left])
+    return torch.cat(pieces, dim=2).to(y) * crossbar.noise_std()
+
+
+def read_lookup(
+    crossbar: Crossbar,
+    x: Tensor,
+    realised: Realised,
+    active: Active,
+    use: int,
+    first: int,
+    readers: dict[int, Reader] | None,
+) -> Tensor:
+    """Rows of a crossbar that is read one word line at a time: only the tile that holds it answers."""
+    hw, chips = crossbar.hardware, len(active.numbers)
+    parts = len(crossbar.layout.row_slices)
+    stops = torch.tensor([rows.stop for rows in crossbar.layout.row_slices], device=x.device)
+    entries = x.reshape(chips, -1)
+    if x.numel() and not (int(x.min()) >= 0 and int(x.max()) < crossbar.layout.rows):
+        raise IndexError(f"index out of range in {crossbar.name}")  # as torch; negative ones would wrap
+    part = torch.searchsorted(stops, entries, right=True)
+    chip = torch.arange(chips, device=x.device)[:, None]
+    total = None
+    for s, matrix in enumerate(realised.matrices):
+        y = matrix.transpose(1, 2)[chip, entries]
+        if hw.array.output_noise_std:
+            # a row of noise for each entry, whichever tile answers
+            y = y + white_noise(crossbar, f"*/{s}" if s else "*", y, active, use, first)
+        if hw.adc.bits is not None:
+            ranges = crossbar.by_column(crossbar.calibrated().adc).to(y)
+            y = quantise(y, ranges[part + s * parts], hw.adc.bits)
+        y = y * realised.gain[chip, part + s * parts]
+        total = y if total is None else total + y
+    assert total is not None
+    if crossbar.offsets:
+        assert realised.scale is not None
+        total = without_references(crossbar, total, 2) - crossbar.offset
+        total = total * realised.scale[:, None].to(total)
+    if realised.row_scale is not None:
+        total = total * realised.row_scale[entries][..., None].to(total)
+    return total.flatten(0, 1) if realised.shift is None else (total + realised.shift[:, None]).flatten(0, 1)
