@@ -79,6 +79,11 @@ class Cells:
         """How the parameter lies on devices."""
         return mapping_of(self.hardware.array, self.hardware.device)
 
+    @property
+    def devices_per_entry(self) -> int:
+        """Devices that one number of the parameter has."""
+        return self.mapping.planes * self.mapping.legs
+
     def lie_on(self, tiles: Layout, start: int, by_row: bool) -> None:
         """Say where the outputs from ``start`` on lie; who reads them first decides for all."""
         stop = start + _outputs(tiles, by_row)

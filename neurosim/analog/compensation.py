@@ -40,7 +40,7 @@ def fitted(y: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         min over a, b of Σ_v (wanted_vj − a_j·y_vj − b_j)²
 
     The same as a linear regression in closed form: a = cov(y, wanted)/var(y), b = mean(wanted) − a·mean(y).
-    A column that always gives the same keeps a = 1.
+    A column that always gives, or should always give, the same keeps a = 1.
 
     Args:
         y: what chips gave, (chips, vectors, columns).
@@ -51,7 +51,8 @@ def fitted(y: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     centred = y - mean[:, None]
     variance = centred.square().sum(1)
     slope = (centred * (wanted - target)).sum(1) / variance
-    gain = torch.where(variance > 0, slope, torch.ones_like(slope))
+    tells = (variance > 0) & ((wanted - target).square().sum(0) > 0)
+    gain = torch.where(tells, slope, torch.ones_like(slope))
     return gain.float(), (target - gain * mean).float()
 
 

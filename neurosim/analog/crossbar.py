@@ -509,14 +509,16 @@ class Crossbar:
         """Some of the inputs, evenly from all, where a compensation is fitted on them."""
         if not self._fits:
             return None
+        before = self.ranges.inputs if self.ranges is not None else None
+        if before is not None:  # of an earlier use in the same pass
+            batched = torch.cat([before, batched]) if before.shape[1:] == batched.shape[1:] else before
         count = max(1, _FITTED // max(1, self.operator.vectors_per_item(batched)))
-        return batched[:: max(1, len(batched) // count)][:count].clone()
+        return batched[:: -(-len(batched) // count)].clone()
 
     def _fix(self, full_scale: float, adc: Tensor, inputs: Tensor | None) -> None:
         before = self.ranges
         if before is not None:  # of an earlier use: Deployed.calibrate forgets those of earlier passes
             full_scale, adc = max(full_scale, before.dac), torch.maximum(adc, before.adc)
-            inputs = before.inputs
         self.ranges = Ranges(full_scale, adc, inputs)
 
     def _nominal_products(self, items: Tensor, weight: Tensor, full_scale: float) -> Iterable[Tensor]:

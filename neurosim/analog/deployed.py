@@ -203,14 +203,17 @@ class Deployed(nn.Module):
     def calibration_state(self) -> dict[str, Tensor]:
         """The fixed ranges, by layer.
 
-        ``<name>.dac`` is a scalar in units of the layer's input; ``<name>.adc``, (row parts, column tiles),
-        is in units of that input × one fully-on device.
+        ``<name>.dac`` is a scalar in units of the layer's input; ``<name>.adc``, (slices · row parts, column
+        tiles), is in units of that input × one fully-on device.  ``<name>.inputs`` is there where a
+        compensation is fitted on inputs of the layer.
         """
         state = {}
         for crossbar in self._all_crossbars():
             if crossbar.ranges is not None:
                 state[f"{crossbar.name}.dac"] = torch.tensor(crossbar.ranges.dac, dtype=torch.float64)
                 state[f"{crossbar.name}.adc"] = crossbar.ranges.adc.clone()
+                if crossbar.ranges.inputs is not None:
+                    state[f"{crossbar.name}.inputs"] = crossbar.ranges.inputs.clone()
         return state
 
     def load_calibration_state(self, state: Mapping[str, Tensor]) -> None:
@@ -333,7 +336,7 @@ class Deployed(nn.Module):
             budget_bytes: of memory.
         """
         inputs = Inputs.of(args, kwargs)
-        weights = sum(c.layout.pairs for c in self._all_crossbars())
+        weights = sum(c.layout.pairs * c.mapping.planes for c in self._all_crossbars())
         state = max(1, weights * _STATE_BYTES_PER_WEIGHT)
         activations = self._activation_bytes(inputs) * max(1, inputs.samples)
         piece = min(activations, PIECE_BYTES)  # of which about four are alive at a time
@@ -525,8 +528,8 @@ def _layer_rows(module: OnCrossbars, before: list[LayerRow]) -> list[LayerRow]:
                 name=crossbar.name,
                 kind=_layer_kind(module),
                 shape=crossbar.shape(module._weight_of(key)),
-                tiles=0 if shared else layout.tiles,
-                devices=2 * ((0 if shared else layout.pairs) + biases),
+                tiles=0 if shared else layout.tiles * crossbar.mapping.planes,
+                devices=(0 if shared else crossbar.devices) + biases * crossbar.bias.devices_per_entry,
                 utilisation=layout.utilisation,
                 shares=owner if shared else "",
             )
@@ -542,7 +545,10 @@ def _ranges_of(crossbar: Crossbar, state: Mapping[str, Tensor]) -> Ranges:
         raise UsageError(
             f"calibration of layer {name!r} does not fit: expected a DAC range and {shape} ADC ranges"
         )
-    ranges = Ranges(float(dac), adc.detach().clone().float())
+    inputs = state.get(f"{name}.inputs")
+    ranges = Ranges(
+        float(dac), adc.detach().clone().float(), None if inputs is None else inputs.detach().clone()
+    )
     if not bool(((ranges.adc > 0) & ranges.adc.isfinite()).all()) or not 0 < ranges.dac < float("inf"):
         raise UsageError(f"calibration of layer {name!r} holds a range that is not finite and above 0")
     return ranges

@@ -17,7 +17,8 @@ class LayerRow:
         kind: its type.
         shape: of its weight.
         tiles: number of tiles.
-        devices: devices in use, both legs of each pair (bias included when devices hold it).
+        devices: devices in use, all that hold a weight (bias included when devices hold it, and columns of
+            references where the mapping has them).
         utilisation: used fraction of the tiles' pairs.
         shares: the layer whose devices it reads, where a parameter is tied; then it adds no tiles.
     """
@@ -104,17 +105,36 @@ def effects_of(hardware: Hardware) -> list[Effect]:
         "white output noise", std > 0, "per read" if std > 0 else "-",
         f"{std:g} of one fully-on device at full input, per product and tile, before the ADC",
     )  # fmt: skip
-    compensated = hardware.compensation == "global"
-    compensation = Effect(
-        "global drift compensation",
-        compensated,
-        "once per chip and age" if compensated else "-",
-        "one factor a tile" if compensated else "off",
-    )
+    name, size = _COMPENSATIONS[hardware.compensation]
+    compensated = hardware.compensation != "none"
+    compensation = Effect(name, compensated, "once per chip and age" if compensated else "-", size)
     return [
-        converters[0], *hardware.device.effects(), *hardware.faults.effects(), _wires(hardware), noise,
-        converters[1], compensation,
+        *_mapping(hardware), converters[0], *hardware.device.effects(), *hardware.faults.effects(),
+        _wires(hardware), noise, converters[1], compensation,
     ]  # fmt: skip
+
+
+_COMPENSATIONS = {
+    "none": ("drift compensation", "off"),
+    "global": ("global drift compensation", "one factor a tile"),
+    "per-column": ("drift compensation per column", "one factor a column of each tile"),
+    "gain-and-offset": (
+        "gain and offset compensation",
+        "two numbers an output, by least squares on calibration inputs",
+    ),
+}
+
+
+def _mapping(hardware: Hardware) -> list[Effect]:
+    """What the way in which weights lie on devices does to them even without errors."""
+    array, found = hardware.array, []
+    if array.mapping == "bit-sliced":
+        size = f"{array.slices} digits of {array.radix} levels, {array.radix**array.slices - 1} steps"
+        found.append(Effect("rounding of weights", True, "-", size))
+    if array.clip_percentile < 100.0:
+        size = f"beyond percentile {array.clip_percentile:g} of their magnitudes"
+        found.append(Effect("clipping of weights", True, "-", size))
+    return found
 
 
 def _wires(hardware: Hardware) -> Effect:

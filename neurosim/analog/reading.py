@@ -194,8 +194,8 @@ def _finished(crossbar: Crossbar, y: Tensor, x: Tensor, realised: Realised) -> T
     y = without_references(crossbar, y, 1)
     if crossbar.offset:
         groups, rows = crossbar.layout.groups, crossbar.layout.rows
-        ones = torch.ones(groups, rows, dtype=y.dtype, device=y.device)
-        sums = crossbar.operator.partial(x, ones, slice(0, rows))
+        ones = torch.ones(len(realised.gain), groups, rows, dtype=y.dtype, device=y.device)
+        sums = _products(crossbar, x, ones, slice(0, rows)).flatten(0, 1)
         y = (y.unflatten(1, (groups, -1)) - crossbar.offset * sums.unsqueeze(2)).flatten(1)
     assert realised.scale is not None
     by_chip = y.unflatten(0, (len(realised.gain), -1)) * realised.scale[:, None].to(y)

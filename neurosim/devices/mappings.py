@@ -88,7 +88,7 @@ class OneSidedPair(Mapping):
 
     @property
     def plain(self) -> bool:
-        return self.planes == 1
+        return type(self) is OneSidedPair
 
     def fractions(self, x: Tensor) -> list[Tensor]:
         return [x]

@@ -12,6 +12,7 @@ from torch import Tensor
 import neurosim as ns
 from neurosim.analog import Chips, Deployed, Lot, OnCrossbars, deploy
 from neurosim.devices import Hardware
+from neurosim.devices.mappings import MAPPINGS
 from neurosim.random import stream
 
 HOUR, DAY = 3600.0, 86400.0
@@ -196,7 +197,34 @@ HARDWARE: dict[str, Hardware] = {
     "percentiles": ns.hardware(
         "pcm-aihwkit-default", dac__range="percentile", adc__range="percentile", adc__percentile=99.0
     ),
-}
+    **{
+        name: ns.hardware("pcm-joshi-2020", array__mapping=name, **small(16, 16))
+        for name in MAPPINGS
+        if name != "differential-pair"
+    },
+    "offset column, noise, per column": ns.hardware(
+        "pcm-joshi-2020", **{"array.mapping": "offset-column", "array.bias": "device"},
+        array__output_noise_std=0.05, array__scaling="per-column", **small(7, 5),
+    ),
+    "unit column, noise, per column": ns.hardware(
+        "pcm-joshi-2020", **{"array.mapping": "unit-column", "array.bias": "device"},
+        array__output_noise_std=0.05, array__scaling="per-column", **small(7, 5),
+    ),
+    "binary digits, noise": ns.hardware(
+        "pcm-joshi-2020", array__mapping="bit-sliced", array__radix=2, array__slices=5,
+        array__output_noise_std=0.05, array__scaling="per-column", **small(7, 5),
+    ),
+    "significance, closed loop": ns.hardware(
+        "pcm-joshi-2020", array__mapping="significance-pairs", array__pairs=3, array__significance=4.0,
+        array__pair_programming="closed-loop", compensation="per-column", **small(7, 5),
+    ),
+    "clipped": ns.hardware("pcm-joshi-2020", array__clip_percentile=90.0, **small(16, 16)),
+    "gain and offset": ns.hardware("pcm-joshi-2020", compensation="gain-and-offset", **small(7, 5)),
+    "gain and offset, noise, offset column": ns.hardware(
+        "pcm-joshi-2020", compensation="gain-and-offset", array__mapping="offset-column",
+        array__output_noise_std=0.05, array__bias="device", **small(7, 5),
+    ),
+}  # fmt: skip
 
 
 def samples(row: Row, count: int = 6) -> Tensor:
