@@ -19,7 +19,7 @@ from neurosim.analog.cells import Cells, Held, only
 from neurosim.analog.compensation import fitted, global_gain, per_column_gain, ratio, total
 from neurosim.analog.fused import Reader
 from neurosim.analog.operators import Layout, Operator, Referenced
-from neurosim.analog.reading import linear, read, read_lookup
+from neurosim.analog.reading import linear, offset_of, read, read_lookup
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
 from neurosim.devices import Hardware, calibrate_range, quantise
@@ -295,12 +295,14 @@ class Crossbar:
             matrix = self.operator.matrix(weight)
             matrix = matrix if self.outputs is None else matrix[self.outputs]
             wanted = self.operator.partial(x, matrix.to(realised.gain), slice(0, self.layout.rows))
+            # an offset that is a number is subtracted after the gain: a line is fitted to what comes before
+            offset = offset_of(self, x, realised)
             found = []
             for k in range(len(realised.gain)):  # chip by chip: as few numbers at once as a chip has
                 one = dataclasses.replace(realised.part(slice(k, k + 1)).detached(), bias=None)
                 alone = dataclasses.replace(active, part=slice(k, k + 1))
                 y = self._reads(self, x, one, alone, _FIT, 0, None)
-                found.append(fitted(y.unsqueeze(0), wanted))
+                found.append(fitted((y + offset).unsqueeze(0), wanted + offset))
         return torch.cat([gain for gain, _ in found]), torch.cat([shift for _, shift in found])
 
     def _legs(

@@ -193,13 +193,32 @@ def _finished(crossbar: Crossbar, y: Tensor, x: Tensor, realised: Realised) -> T
     """
     y = without_references(crossbar, y, 1)
     if crossbar.offset:
-        groups, rows = crossbar.layout.groups, crossbar.layout.rows
-        ones = torch.ones(len(realised.gain), groups, rows, dtype=y.dtype, device=y.device)
-        sums = _products(crossbar, x, ones, slice(0, rows)).flatten(0, 1)
-        y = (y.unflatten(1, (groups, -1)) - crossbar.offset * sums.unsqueeze(2)).flatten(1)
+        sums = _sums_of_inputs(crossbar, x, len(realised.gain))
+        y = (y.unflatten(1, (sums.shape[1], -1)) - crossbar.offset * sums.unsqueeze(2)).flatten(1)
     assert realised.scale is not None
     by_chip = y.unflatten(0, (len(realised.gain), -1)) * realised.scale[:, None].to(y)
     return _with_bias(crossbar, by_chip, realised)
+
+
+def _sums_of_inputs(crossbar: Crossbar, x: Tensor, chips: int) -> Tensor:
+    """Σ of the inputs of each group, (chips · vectors, groups)."""
+    groups, rows = crossbar.layout.groups, crossbar.layout.rows
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    ones = torch.ones(chips, groups, rows, dtype=dtype, device=x.device)
+    return _products(crossbar, x, ones, slice(0, rows)).flatten(0, 1)
+
+
+def offset_of(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
+    """What is subtracted digitally for inputs of one chip, in units of the layer: (vectors, outputs) or 0."""
+    if not crossbar.offset:
+        return torch.zeros((), device=x.device)
+    assert realised.scale is not None  # the same on every chip
+    bits = crossbar.hardware.dac.bits
+    x = quantise(x, crossbar.calibrated().dac, bits) if x.is_floating_point() else x
+    sums = _sums_of_inputs(crossbar, x, 1)
+    columns = sums.repeat_interleave(realised.scale.shape[1] // sums.shape[1], dim=1)
+    offset = crossbar.offset * columns * realised.scale[0].to(columns)
+    return offset if realised.row_scale is None else offset * realised.row_scale[x][:, None]
 
 
 def white_noise(

@@ -66,8 +66,12 @@ class Realised:
         )
 
     def corrected(self, gain: Tensor, shift: Tensor) -> Realised:
-        """With outputs y turned into gain·y + shift, (chips, outputs) each; the bias stays as it is."""
-        if self.scale is not None:
+        """With another gain and something added, (chips, outputs) each; the bias stays as it is.
+
+        The gain acts where the scale does: before an offset is subtracted, unless columns of references
+        deliver it.
+        """
+        if self.scale is not None and self.gain.shape[2] != gain.shape[1]:
             return replace(self, scale=self.scale * gain, shift=shift)
         return replace(self, gain=self.gain * gain[:, None], shift=shift)
 
