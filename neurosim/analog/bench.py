@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from neurosim.analog.counting import Counter
 from neurosim.analog.lot import Chips
 from neurosim.devices import Device
 
@@ -52,6 +53,8 @@ class Bench:
     sharing: bool = False
     # training: solve the wires once, then carry that solution on until it is forgotten
     reuse_wires: bool = False
+    # what passes the converters is being counted
+    counter: Counter | None = None
     # forward passes of the network begun so far: how a layer that is used twice in one tells its uses apart
     passes: int = 0
     # does the network treat chips on the batch axis as an ordinary batch? by input signature

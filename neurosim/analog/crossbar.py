@@ -17,22 +17,26 @@ from torch import Tensor
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.cells import Cells, Held, only
 from neurosim.analog.compensation import fitted, global_gain, per_column_gain, ratio, total
-from neurosim.analog.fused import Reader
+from neurosim.analog.fused import Reader, Use
 from neurosim.analog.operators import Layout, Operator, Referenced
-from neurosim.analog.reading import linear, offset_of, read, read_lookup
+from neurosim.analog.periphery import with_periphery
+from neurosim.analog.reading import bit_planes, linear, offset_of, read, read_lookup
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
 from neurosim.devices import Hardware, calibrate_range, quantise
+from neurosim.devices.converters import bowed
 from neurosim.devices.mappings import Mapping
+from neurosim.devices.ranges import learned_step, refined
 from neurosim.devices.spread import Spread
 from neurosim.errors import UsageError
 from neurosim.random import Draws
 
 _OBSERVED = 64  # vectors on which ranges are calibrated where each is solved on its own
 _FITTED = 512  # vectors that a compensation is fitted on
+_LEARNED = 1024  # vectors that ranges are learned on
 _FIT = -1  # the use of a layer that names the noise of those reads
 _GAINS = {"global": global_gain, "per-column": per_column_gain}
-Reads = Callable[["Crossbar", Tensor, Realised, Active, int, int, "dict[int, Reader] | None"], Tensor]
+Reads = Callable[["Crossbar", Tensor, Realised, Active, Use, int, "dict[int, Reader] | None"], Tensor]
 
 
 class ContractError(RuntimeError):
@@ -213,10 +217,20 @@ class Crossbar:
     def _realise(self, weight: Tensor, bias: Tensor | None, active: Active, keep: bool) -> Realised:
         biases = self._bias(bias, active, keep)
         make = self._realise_wired if self.hardware.wires.act else self._realise_plain
-        found = make(weight, biases, active, keep)
+        found = self._with_periphery(make(weight, biases, active, keep), active)
         if self.hardware.compensation != "gain-and-offset":
             return found
         return found.corrected(*self._fit(weight.detach(), found, active))
+
+    def _with_periphery(self, realised: Realised, active: Active) -> Realised:
+        """Behind drivers and in front of amplifiers and converters that differ from chip to chip."""
+        hw = self.hardware
+        if not (hw.periphery.act or hw.adc.mismatched):
+            return realised
+        place = str(realised.gain.device)
+        draws = Draws(active.chips.lot.seed, active.chips.numbers, self.noise_name, place)
+        unit = self.calibrated().dac if hw.periphery.column_offset_std else 1.0
+        return with_periphery(realised, hw, self.layout, draws, unit)
 
     def _realise_plain(self, weight: Tensor, biases: Tensor | None, active: Active, keep: bool) -> Realised:
         held = self.cells.hold(self.operator.cells(weight), active, keep)
@@ -452,8 +466,16 @@ class Crossbar:
     @property
     def needs_ranges(self) -> bool:
         """Whether a read needs what calibration fixes."""
-        converts = self.converts or self.hardware.dac.bits is not None
-        return converts or self.hardware.wires.nonlinear or self._fits
+        hw = self.hardware
+        converts = self.converts or hw.dac.bits is not None or hw.dac.nonlinearity != 0
+        return converts or hw.wires.nonlinear or hw.periphery.column_offset_std > 0 or self._fits
+
+    @property
+    def unfused(self) -> bool:
+        """Whether a read has stages that the fused kernels do not know."""
+        hw = self.hardware
+        special = hw.adc.mismatched or hw.dac.jitter_std > 0 or hw.periphery.column_offset_std > 0
+        return special or self.bench.counter is not None
 
     @property
     def _fits(self) -> bool:
@@ -498,14 +520,67 @@ class Crossbar:
         hw = self.hardware
         x = _at_least_float32(x)
         full_scale = calibrate_range(x, hw.dac)
-        batched = self.operator.batched(quantise(x, full_scale, hw.dac.bits))
-        items = self.operator.prepare(batched)
+        if hw.dac.range == "learned" and hw.dac.bits is not None:
+            full_scale = self._learned_dac(x, weight, full_scale)
+        driven = bowed(quantise(x, full_scale, hw.dac.bits), full_scale, hw.dac.nonlinearity)
+        items = self.operator.prepare(self.operator.batched(driven))
         adc = torch.ones(self.parts, len(self.layout.col_ranges))
         if self.converts:
-            for part, y in enumerate(self._nominal_products(items, weight, full_scale)):
-                for c, (left, right) in enumerate(self.layout.col_ranges):
-                    adc[part, c] = calibrate_range(y[:, left:right], hw.adc)
+            adc = self._calibrated_adc(items, weight, full_scale)
         self._fix(full_scale, adc, self._some(self.operator.batched(x)))
+
+    def _calibrated_adc(self, items: Tensor, weight: Tensor, full_scale: float) -> Tensor:
+        """Ranges of the ADCs, (parts, column tiles)."""
+        hw = self.hardware
+        adc = torch.ones(self.parts, len(self.layout.col_ranges))
+        kept: list[Tensor] = []
+        for part, y in enumerate(self._products_to_convert(items, weight, full_scale)):
+            for c, (left, right) in enumerate(self.layout.col_ranges):
+                adc[part, c] = calibrate_range(y[:, left:right], hw.adc)
+            if hw.adc.range == "learned" and hw.adc.bits is not None:
+                kept.append(y[:: max(1, len(y) // _LEARNED)])
+        return self._learned_adc(kept, adc) if kept else adc
+
+    def _products_to_convert(self, items: Tensor, weight: Tensor, full_scale: float) -> Iterable[Tensor]:
+        """What the ADCs of each part see; of an input that is applied bit by bit, of all bits."""
+        hw = self.hardware
+        if hw.dac.kind != "bit-serial":
+            return self._nominal_products(items, weight, full_scale)
+        assert hw.dac.bits is not None
+        planes = bit_planes(items, full_scale, hw.dac.bits)
+        each = [list(self._nominal_products(plane, weight, full_scale)) for plane in planes]
+        return (torch.cat(parts) for parts in zip(*each, strict=True))
+
+    def _learned_adc(self, products: list[Tensor], start: Tensor) -> Tensor:
+        """Ranges with the least error of what the parts add up to."""
+        bits, digital = self.hardware.adc.bits, self.mapping.digital
+        assert bits is not None
+        parts = len(self.layout.row_slices)
+
+        def error(ranges: Tensor) -> Tensor:
+            total = torch.zeros((), dtype=torch.float64)
+            for part, y in enumerate(products):
+                full = self.by_column(ranges)[part]
+                total = total + digital[part // parts] * (learned_step(y.double(), full, bits) - y.double())
+            return total.square().mean()
+
+        return refined(start, error)
+
+    def _learned_dac(self, x: Tensor, weight: Tensor, start: float) -> float:
+        """The range with the least error of the products of ideal weights."""
+        bits = self.hardware.dac.bits
+        assert bits is not None
+        batched = self.operator.batched(x)
+        count = max(1, _LEARNED // max(1, self.operator.vectors_per_item(batched)))
+        some = batched[:: max(1, len(batched) // count)].double()
+        matrix = self.operator.matrix(weight.detach().double())
+        matrix = matrix if self.outputs is None else matrix[self.outputs]
+
+        def error(full: Tensor) -> Tensor:
+            off = self.operator.prepare(learned_step(some, full, bits) - some)
+            return self.operator.partial(off, matrix, slice(0, self.layout.rows)).square().mean()
+
+        return float(refined(torch.tensor(start), error))
 
     def _some(self, batched: Tensor) -> Tensor | None:
         """Some of the inputs, evenly from all, where a compensation is fitted on them."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from neurosim.analog.bench import Active, Bench
+from neurosim.analog.conversions import ConversionReport, report_of
+from neurosim.analog.counting import Counter
 from neurosim.analog.crossbar import Crossbar
 from neurosim.analog.explain import (
     DigitalRow,
@@ -199,6 +201,30 @@ class Deployed(nn.Module):
     def statistics_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """What :meth:`reestimate_batchnorm` was given, or None."""
         return None if self._statistics is None else self._statistics.arguments()
+
+    def conversion_report(
+        self, chips: Chips, *args: Any, time_s: float = 0.0, **kwargs: Any
+    ) -> ConversionReport:
+        """How well the converters' ranges fit these inputs on these chips: what saturates, what is used.
+
+        Raises:
+            UsageError: this hardware converts exactly everywhere; or as :meth:`on`.
+        """
+        found = [c for c in self._all_crossbars() if c.converts or c.hardware.dac.bits is not None]
+        crossbars = {crossbar.name: crossbar for crossbar in found}
+        if not crossbars:
+            raise UsageError(f"{self._hardware.name!r} has ideal converters: set dac.bits or adc.bits")
+        self._bench.counter = counter = Counter()
+        try:
+            with torch.no_grad(), _eval_mode(self), self.on(chips, time_s) as on_chips:
+                on_chips(*args, **kwargs)
+        finally:
+            self._bench.counter = None
+        ideal = {
+            name: (c.hardware.dac.bits is None, c.hardware.adc.bits is None) for name, c in crossbars.items()
+        }
+        samples = Inputs.of(args, kwargs).samples
+        return report_of(self._hardware.name, counter, len(chips), samples, ideal)
 
     def calibration_state(self) -> dict[str, Tensor]:
         """The fixed ranges, by layer.

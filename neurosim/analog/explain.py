@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from neurosim.analog.sampled import SampledRow
-from neurosim.devices import Effect, Hardware
+from neurosim.devices import Adc, Dac, Effect, Hardware, Periphery
+from neurosim.devices.device import percent
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,6 @@ class Explanation:
 
 def effects_of(hardware: Hardware) -> list[Effect]:
     """Every effect the hardware knows, in the order in which a signal meets it."""
-    converters = []
-    for name, bits in (("DAC quantisation", hardware.dac.bits), ("ADC quantisation", hardware.adc.bits)):
-        size = f"{bits} bits, range fixed by calibration" if bits is not None else "ideal"
-        converters.append(Effect(name, bits is not None, "per read" if bits is not None else "-", size))
     std = hardware.array.output_noise_std
     noise = Effect(
         "white output noise", std > 0, "per read" if std > 0 else "-",
@@ -109,9 +106,65 @@ def effects_of(hardware: Hardware) -> list[Effect]:
     compensated = hardware.compensation != "none"
     compensation = Effect(name, compensated, "once per chip and age" if compensated else "-", size)
     return [
-        *_mapping(hardware), converters[0], *hardware.device.effects(), *hardware.faults.effects(),
-        _wires(hardware), noise, converters[1], compensation,
+        *_mapping(hardware), *_dac(hardware.dac), *hardware.device.effects(), *hardware.faults.effects(),
+        _wires(hardware), *_periphery(hardware.periphery), noise, *_adc(hardware.adc), compensation,
     ]  # fmt: skip
+
+
+def _dac(dac: Dac) -> list[Effect]:
+    found = [_quantisation("DAC", dac)]
+    if dac.kind == "bit-serial":
+        found.append(Effect("input bit by bit", True, "per read", f"{(dac.bits or 2) - 1} reads of an input"))
+    if dac.nonlinearity:
+        size = f"{percent(dac.nonlinearity)} of full scale at most, a cubic bow"
+        found.append(Effect("DAC non-linearity", True, "-", size))
+    if dac.jitter_std:
+        found.append(
+            Effect("pulse jitter", True, "per read", f"{dac.jitter_std:g} steps (standard deviation)")
+        )
+    return found
+
+
+def _adc(adc: Adc) -> list[Effect]:
+    found = [_quantisation("ADC", adc)]
+    shared = f", one for {adc.columns_per_adc} columns" if adc.columns_per_adc > 1 else ""
+    for name, size in (
+        ("capacitors", adc.capacitor_std and f"{percent(adc.capacitor_std)} of a unit capacitor"),
+        ("gains", adc.gain_std and f"{percent(adc.gain_std)} of each slope or stage"),
+        ("offsets", adc.offset_std and f"{adc.offset_std:g} steps of each comparator or stage"),
+    ):
+        if size:
+            found.append(Effect(f"ADC {name} ({adc.kind})", True, "once per chip", f"{size}{shared}"))
+    if adc.nonlinearity:
+        size = f"{percent(adc.nonlinearity)} of full scale at most, a bow"
+        found.append(Effect("ADC non-linearity", True, "-", size))
+    return found
+
+
+def _quantisation(name: str, converter: Dac | Adc) -> Effect:
+    bits = converter.bits
+    if bits is None:
+        return Effect(f"{name} quantisation", False, "-", "ideal")
+    return Effect(f"{name} quantisation", True, "per read", f"{bits} bits, range fixed by calibration")
+
+
+def _periphery(around: Periphery) -> list[Effect]:
+    """A row for each mismatch that acts."""
+    unit = "of one fully-on device at full input"
+    possible = [
+        ("gain of drivers", around.row_gain_std, f"{percent(around.row_gain_std)} of every word line"),
+        (
+            "gain of amplifiers",
+            around.column_gain_std,
+            f"{percent(around.column_gain_std)} of every bit line",
+        ),
+        ("offset of amplifiers", around.column_offset_std, f"{around.column_offset_std:g} {unit}"),
+    ]
+    return [
+        Effect(name, True, "once per chip", f"{size} (standard deviation)")
+        for name, std, size in possible
+        if std
+    ]
 
 
 _COMPENSATIONS = {

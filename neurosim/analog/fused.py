@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neurosim.analog.realised import Realised
+from neurosim.devices.converters import bowed
 from neurosim.devices.kernels import pitch, quantise_rows, read_tile, sum_magnitudes
 from neurosim.random import follow_torch_threads, key_words
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes; what torch's own allocator gives a fresh tensor on the CPU
 
 
+Use = int | str
+"""Which use of a layer in a forward pass: a number, with more behind it where a use has several reads."""
+
+
 def read_fused(
-    crossbar: Crossbar, x: Tensor, readers: list[Reader], active: Active, use: int, first: int
+    crossbar: Crossbar, x: Tensor, readers: list[Reader], active: Active, use: Use, first: int
 ) -> Tensor:
     """Sums of a batched, prepared float32 input, (chips · vectors, columns).
 
@@ -55,7 +60,7 @@ def dac(crossbar: Crossbar, x: Tensor, unit: float = 1.0) -> Tensor:
     """The input as the word lines carry it, in units of ``unit``, contiguous and aligned."""
     bits = crossbar.hardware.dac.bits
     if bits is None:
-        return aligned(x)
+        return aligned(bowed(x, full_scale_of(crossbar), crossbar.hardware.dac.nonlinearity))
     levels = 2 ** (bits - 1) - 1
     out = torch.empty_like(x)
     full_scale = crossbar.calibrated().dac
@@ -66,13 +71,18 @@ def dac(crossbar: Crossbar, x: Tensor, unit: float = 1.0) -> Tensor:
         np.float32(levels),
         np.float32(full_scale / levels / unit),
     )
-    return out
+    return bowed(out, full_scale / unit, crossbar.hardware.dac.nonlinearity)
+
+
+def full_scale_of(crossbar: Crossbar) -> float:
+    """That of the DAC; anything where nothing depends on it."""
+    return crossbar.calibrated().dac if crossbar.hardware.dac.nonlinearity else 1.0
 
 
 def code(crossbar: Crossbar) -> float:
-    """What one code of the DAC stands for; 1 where it is ideal."""
-    bits = crossbar.hardware.dac.bits
-    return 1.0 if bits is None else crossbar.calibrated().dac / (2 ** (bits - 1) - 1)
+    """What one code of the DAC stands for; 1 where it is ideal, or its codes are no multiples of one."""
+    bits, bow = crossbar.hardware.dac.bits, crossbar.hardware.dac.nonlinearity
+    return 1.0 if bits is None or bow else crossbar.calibrated().dac / (2 ** (bits - 1) - 1)
 
 
 class Reader:
@@ -95,9 +105,9 @@ class Reader:
         self.gain = (realised.gain[k] * steps).numpy()
         self.inv_step = (levels * self.unit / ranges.adc.double()).float().numpy()
         self.bias = _added(crossbar, realised, k).contiguous().numpy()
-        self._keys: dict[tuple[int, float], _Keys] = {}
+        self._keys: dict[tuple[Use, float], _Keys] = {}
 
-    def keys(self, use: int, active: Active) -> _Keys:
+    def keys(self, use: Use, active: Active) -> _Keys:
         """Key words of the white noise of every tile."""
         if (use, active.time_s) not in self._keys:
             seed, name, layout = active.chips.lot.seed, self.crossbar.noise_name, self.crossbar.layout
@@ -149,7 +159,7 @@ def part_names(slices: int, row_parts: int) -> Iterator[int | str]:
             yield f"{r}/{s}" if s else r
 
 
-def noise_effect(r: int | str, c: int, use: int, time_s: float) -> str:
+def noise_effect(r: int | str, c: int, use: Use, time_s: float) -> str:
     """Name of the white noise of one tile, row part ``r`` and columns ``c``, in one use of its layer."""
     return f"output-noise[{r},{c}]{f'#{use}' if use else ''}@{time_s!r}"
 

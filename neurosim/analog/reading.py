@@ -8,16 +8,18 @@ numbers, from the same streams.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neurosim.analog.bench import Active
-from neurosim.analog.fused import Reader, aligned, dac, noise_effect, part_names, read_fused
+from neurosim.analog.fused import Reader, Use, aligned, dac, noise_effect, part_names, read_fused
 from neurosim.analog.realised import Realised
-from neurosim.devices import quantise
+from neurosim.devices import Adc, quantise
+from neurosim.devices.adc import convert
+from neurosim.devices.converters import bowed
 from neurosim.devices.kernels import pitch
 from neurosim.errors import UsageError
 from neurosim.random import stream
@@ -31,7 +33,7 @@ def read(
     x: Tensor,
     realised: Realised,
     active: Active,
-    use: int,
+    use: Use,
     first: int,
     readers: dict[int, Reader] | None,
 ) -> Tensor:
@@ -47,6 +49,62 @@ def read(
         readers: those of earlier reads of the same devices, by chip; grows.  None where devices are
             realised for this read alone.
     """
+    hw = crossbar.hardware
+    if hw.dac.kind == "bit-serial" and (crossbar.converts or hw.wires.nonlinear):
+        return _read_bits(crossbar, x, realised, active, use, first, readers)
+    return _read_whole(crossbar, x, realised, active, use, first, readers)
+
+
+def _read_bits(
+    crossbar: Crossbar,
+    x: Tensor,
+    realised: Realised,
+    active: Active,
+    use: Use,
+    first: int,
+    readers: dict[int, Reader] | None,
+) -> Tensor:
+    """A read for each bit of the magnitudes at full drive, added with their weights.
+
+    y = Σ_b 2^b/L·read(full_scale·sign(x)·bit_b)
+    """
+    bits, full = crossbar.hardware.dac.bits, crossbar.calibrated().dac
+    assert bits is not None
+    levels, quantised = 2 ** (bits - 1) - 1, quantise(x, full, bits)
+    bare, total = realised.without_additions(), None
+    for b, plane in enumerate(bit_planes(quantised.detach(), full, bits)):
+        # the weights add up to 1: with a slope of 1 each, the whole has the slope of the quantiser
+        followed = plane + (quantised - quantised.detach()) if quantised.requires_grad else plane
+        y = _read_whole(crossbar, followed, bare, active, f"{use}~{b}", first, readers) * (2**b / levels)
+        total = y if total is None else total + y
+    assert total is not None
+    by_chip = total.unflatten(0, (len(realised.gain), -1))
+    return _with_bias(crossbar, by_chip, realised).flatten(0, 1)
+
+
+def bit_planes(quantised: Tensor, full_scale: float, bits: int) -> Iterator[Tensor]:
+    """Bits of the magnitudes of quantised numbers, the lowest first: −full_scale, 0 or full_scale.
+
+    >>> [plane.tolist() for plane in bit_planes(torch.tensor([-3.0, 1.0]), 3.0, 3)]
+    [[-3.0, 3.0], [-3.0, 0.0]]
+    """
+    levels = 2 ** (bits - 1) - 1
+    codes = (quantised.abs() * (levels / full_scale)).round()
+    drive = torch.sign(quantised) * full_scale
+    for b in range(bits - 1):
+        yield drive * (torch.div(codes, 2**b, rounding_mode="floor") % 2)
+
+
+def _read_whole(
+    crossbar: Crossbar,
+    x: Tensor,
+    realised: Realised,
+    active: Active,
+    use: Use,
+    first: int,
+    readers: dict[int, Reader] | None,
+) -> Tensor:
+    """A read with the input as it is."""
     needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
     if crossbar.hardware.wires.nonlinear:
         if needs_grad:
@@ -54,7 +112,7 @@ def read(
                 "wires.model 'nonlinear' has no gradient: train with 'exact', read under torch.no_grad()"
             )
         return _read_nonlinear(crossbar, x, realised, active, use, first)
-    if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32:
+    if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32 or crossbar.unfused:
         return _read_torch(crossbar, x, realised, active, use, first)
     if not crossbar.converts:
         return linear(crossbar, dac(crossbar, x), realised)
@@ -76,8 +134,11 @@ def _reader(
 
 
 def linear(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
-    """Programmed weights and nothing else: (chips · vectors, outputs)."""
+    """Programmed weights and offsets, nothing else: (chips · vectors, outputs)."""
     y = _products(crossbar, x, _folded(crossbar, realised), slice(0, crossbar.layout.rows))
+    if realised.offsets is not None:
+        total = without_references(crossbar, (realised.gain * realised.offsets).sum(1), 1)
+        y = y + (total if realised.scale is None else total * realised.scale)[:, None].to(y)
     return _with_bias(crossbar, y, realised).flatten(0, 1)
 
 
@@ -121,12 +182,10 @@ def _with_bias(crossbar: Crossbar, y: Tensor, realised: Realised) -> Tensor:
 
 
 def _read_torch(
-    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: int, first: int
+    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: Use, first: int
 ) -> Tensor:
     """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
-    hw = crossbar.hardware
-    if hw.dac.bits is not None:
-        x = quantise(x, crossbar.calibrated().dac, hw.dac.bits)
+    x = _driven(crossbar, x, active, use, first)
     if not crossbar.converts:
         return linear(crossbar, x, realised)
     parts = (
@@ -140,14 +199,36 @@ def _read_torch(
     return _finished(crossbar, y.flatten(0, 1), x, realised).flatten(0, 1)
 
 
+def _driven(crossbar: Crossbar, x: Tensor, active: Active, use: Use, first: int) -> Tensor:
+    """The input as the word lines carry it."""
+    conversion = crossbar.hardware.dac
+    if crossbar.bench.counter is not None and crossbar.needs_ranges:
+        crossbar.bench.counter.of(crossbar.name).drive(x, crossbar.calibrated().dac)
+    if conversion.bits is None and not conversion.nonlinearity:
+        return x
+    full = crossbar.calibrated().dac
+    x = bowed(quantise(x, full, conversion.bits), full, conversion.nonlinearity)
+    if not conversion.jitter_std:
+        return x
+    # one pulse for each number that the layer reads: a convolution uses that of a pixel in all its vectors
+    chips, elements = len(active.numbers), x[0].numel() if len(x) else 0
+    item = first // max(1, crossbar.operator.vectors_per_item(x))
+    source = stream(active.chips.lot.seed, 0, crossbar.noise_name, f"dac-jitter#{use}@{active.time_s!r}")
+    n = source.normals((len(x) // chips, elements), active.numbers, item * elements, str(x.device))
+    assert conversion.bits is not None  # a description with jitter has steps
+    step = full / (2 ** (conversion.bits - 1) - 1)
+    jitter = n.reshape(x.shape).to(x) * (conversion.jitter_std * step)
+    return x + jitter * (x != 0)  # no pulse, no jitter
+
+
 def _read_nonlinear(
-    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: int, first: int
+    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: Use, first: int
 ) -> Tensor:
     """The same, with the products of devices that follow a law."""
     from neurosim.analog.nonlinear_read import nonlinear_products
 
     hw, full = crossbar.hardware, crossbar.calibrated().dac
-    signal = x if hw.dac.bits is None else quantise(x, full, hw.dac.bits)
+    signal = _driven(crossbar, x, active, use, first)
     assert realised.legs is not None
     found = [
         nonlinear_products(crossbar.operator.vectors(items) / full, plus, minus, crossbar.layout, hw)
@@ -159,20 +240,31 @@ def _read_nonlinear(
 
 
 def _digitised(
-    crossbar: Crossbar, parts: Iterable[Tensor], realised: Realised, active: Active, use: int, first: int
+    crossbar: Crossbar, parts: Iterable[Tensor], realised: Realised, active: Active, use: Use, first: int
 ) -> Tensor:
     """White noise, ADC and gain of the products of each part, (chips, vectors, columns), and their sum."""
     hw, total = crossbar.hardware, None
     names = part_names(crossbar.slices, len(crossbar.layout.row_slices))
     for part, (name, y) in enumerate(zip(names, parts, strict=True)):
+        if realised.offsets is not None:
+            y = y + realised.offsets[:, part, None].to(y)
         if hw.array.output_noise_std:
             y = y + white_noise(crossbar, name, y, active, use, first)
         if hw.adc.bits is not None:
-            y = quantise(y, crossbar.by_column(crossbar.calibrated().adc)[part].to(y), hw.adc.bits)
+            y = _codes(crossbar, y, crossbar.by_column(crossbar.calibrated().adc)[part].to(y), realised, part)
         y = y * realised.gain[:, part, None]
         total = y if total is None else total + y
     assert total is not None  # a matrix has at least one row part
     return total
+
+
+def _codes(crossbar: Crossbar, y: Tensor, full_scale: Tensor, realised: Realised, part: int) -> Tensor:
+    """What the ADCs of a part make of its products, (chips, vectors, columns)."""
+    if crossbar.bench.counter is not None:
+        crossbar.bench.counter.of(crossbar.name).digitise(y, full_scale)
+    return convert(
+        y, full_scale, crossbar.hardware.adc, realised.converters[part] if realised.converters else {}
+    )
 
 
 def without_references(crossbar: Crossbar, y: Tensor, dim: int) -> Tensor:
@@ -222,7 +314,7 @@ def offset_of(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
 
 
 def white_noise(
-    crossbar: Crossbar, part: int | str, y: Tensor, active: Active, use: int, first: int
+    crossbar: Crossbar, part: int | str, y: Tensor, active: Active, use: Use, first: int
 ) -> Tensor:
     """White output noise of one part, (chips, vectors, columns)."""
     pieces = []
@@ -240,7 +332,7 @@ def read_lookup(
     x: Tensor,
     realised: Realised,
     active: Active,
-    use: int,
+    use: Use,
     first: int,
     readers: dict[int, Reader] | None,
 ) -> Tensor:
@@ -256,12 +348,16 @@ def read_lookup(
     total = None
     for s, matrix in enumerate(realised.matrices):
         y = matrix.transpose(1, 2)[chip, entries]
+        if realised.offsets is not None:
+            y = y + realised.offsets[chip, part + s * parts].to(y)
         if hw.array.output_noise_std:
             # a row of noise for each entry, whichever tile answers
             y = y + white_noise(crossbar, f"*/{s}" if s else "*", y, active, use, first)
         if hw.adc.bits is not None:
-            ranges = crossbar.by_column(crossbar.calibrated().adc).to(y)
-            y = quantise(y, ranges[part + s * parts], hw.adc.bits)
+            ranges = crossbar.by_column(crossbar.calibrated().adc).to(y)[part + s * parts]
+            if crossbar.bench.counter is not None:
+                crossbar.bench.counter.of(crossbar.name).digitise(y, ranges)
+            y = _looked_up(y, ranges, part + s * parts, realised, hw.adc)
         y = y * realised.gain[chip, part + s * parts]
         total = y if total is None else total + y
     assert total is not None
@@ -272,3 +368,13 @@ def read_lookup(
     if realised.row_scale is not None:
         total = total * realised.row_scale[entries][..., None].to(total)
     return total.flatten(0, 1) if realised.shift is None else (total + realised.shift[:, None]).flatten(0, 1)
+
+
+def _looked_up(y: Tensor, ranges: Tensor, part: Tensor, realised: Realised, adc: Adc) -> Tensor:
+    """Codes of entries, (chips, entries, columns), each of which the tiles of its own part convert."""
+    if not realised.converters:
+        return quantise(y, ranges, adc.bits)
+    found = torch.zeros_like(y)
+    for number, state in enumerate(realised.converters):
+        found = torch.where((part == number)[..., None], convert(y, ranges, adc, state), found)
+    return found

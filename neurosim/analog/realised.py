@@ -22,6 +22,9 @@ class Realised:
         row_scale: (rows,), where each row has a scale of its own; only a lookup reads such a matrix.
         scale: (chips, outputs), after offsets are subtracted; None where there are none.
         shift: (chips, outputs), added digitally by a compensation of offsets; None without.
+        offsets: (chips, slices · row parts, columns), of the amplifiers before the ADCs, in units of input ×
+            full conductance; None without.
+        converters: for each part what is mismatched in its ADCs, entries (chips, …); empty without.
     """
 
     matrices: tuple[Tensor, ...]
@@ -31,6 +34,8 @@ class Realised:
     row_scale: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    offsets: Tensor | None = None
+    converters: tuple[dict[str, Tensor], ...] = ()
 
     @property
     def requires_grad(self) -> bool:
@@ -54,7 +59,13 @@ class Realised:
             self.row_scale,
             of(self.scale),
             of(self.shift),
+            of(self.offsets),
+            tuple({key: tensor[chips] for key, tensor in state.items()} for state in self.converters),
         )
+
+    def without_additions(self) -> Realised:
+        """Products alone: no bias, no shift."""
+        return replace(self, bias=None, shift=None)
 
     def detached(self) -> Realised:
         """The same without gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neurosim.devices.hardware import MAX_BITS, MIN_BITS, Converter
+from neurosim.devices.ranges import least_error_range
 from neurosim.errors import UsageError
 
 # Data whose range is smaller than this is taken as all zero: 1/step would overflow float32.
@@ -48,6 +50,28 @@ def quantise(values: Tensor, full_scale: float | Tensor, bits: int | None) -> Te
     return _Quantise.apply(values, full_scale, 2 ** (bits - 1) - 1)
 
 
+def bowed(values: Tensor, full_scale: float, nonlinearity: float) -> Tensor:
+    """A converter's smooth integral non-linearity, odd and cubic, 0 at 0 and at both ends.
+
+        v → v·(1 + c·(1 − (v/full_scale)²))        c = nonlinearity·3√3/2
+
+    Args:
+        values: between ±full_scale.
+        full_scale: of the converter.
+        nonlinearity: the largest deviation from the line through the ends, at v = full_scale/√3, as a
+            fraction of full scale.
+
+    >>> bowed(torch.tensor([0.0, 3**-0.5, 1.0]), 1.0, 0.01)
+    tensor([0.0000, 0.5874, 1.0000])
+    """
+    if nonlinearity == 0.0:
+        return values
+    share = values * (1.0 / full_scale)
+    # beyond the ends, where an ideal converter does not saturate, it goes on straight
+    bend = (1.0 - share * share).clamp(min=0.0)
+    return values * (1.0 + nonlinearity * (1.5 * math.sqrt(3.0)) * bend)
+
+
 class _Quantise(torch.autograd.Function):
     """The quantiser with its straight-through gradient."""
 
@@ -76,9 +100,9 @@ class _Quantise(torch.autograd.Function):
 def calibrate_range(values: Tensor, converter: Converter) -> float:
     """The full scale a converter should have for data like ``values``.
 
-    The largest magnitude, or the given percentile of the magnitudes (linear interpolation between
-    neighbours; where that is zero because most values are, the largest).  Never zero: data that is all
-    zero, or below 1e-30, gives 1.0.
+    The largest magnitude; or the given percentile of the magnitudes (linear interpolation between
+    neighbours; where that is zero because most values are, the largest); or that of the least mean square
+    error, which ``"learned"`` starts from.  Never zero: data that is all zero, or below 1e-30, gives 1.0.
 
     Args:
         values: any shape, any size.
@@ -97,10 +121,26 @@ def calibrate_range(values: Tensor, converter: Converter) -> float:
     largest = float(magnitudes.amax())
     if not math.isfinite(largest):
         raise UsageError("expected finite data to calibrate a converter on; got NaN or infinite values")
-    found = _percentile(magnitudes, converter.percentile) if converter.range == "percentile" else largest
+    found = _RANGES[converter.range](magnitudes, largest, converter)
     if found < SMALLEST_RANGE:
         found = largest
     return found if found >= SMALLEST_RANGE else 1.0
+
+
+_RANGES: dict[str, Callable[[Tensor, float, Converter], float]] = {
+    "max": lambda magnitudes, largest, converter: largest,
+    "percentile": lambda magnitudes, largest, converter: _percentile(magnitudes, converter.percentile),
+    "min-error": lambda magnitudes, largest, converter: _least_error(magnitudes, largest, converter),
+    # where gradients start
+    "learned": lambda magnitudes, largest, converter: _least_error(magnitudes, largest, converter),
+}
+"""How a full scale is found, by the name that ``range`` takes."""
+
+
+def _least_error(magnitudes: Tensor, largest: float, converter: Converter) -> float:
+    if converter.bits is None or largest < SMALLEST_RANGE:
+        return largest
+    return least_error_range(magnitudes, converter.bits)
 
 
 def _percentile(magnitudes: Tensor, percentile: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,6 +58,16 @@ class Frozen(BaseModel, metaclass=_Checked):
     """Immutable; refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def without_defaults(model: BaseModel, data: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """A dumped model without those of ``fields`` that are as they are by default.
+
+    Fields that come later than the first descriptions stay out of them, and out of their digests, while they
+    change nothing.
+    """
+    silent = {name for name in fields if getattr(model, name) == type(model).model_fields[name].default}
+    return {name: value for name, value in data.items() if name not in silent}
 
 
 @dataclass(frozen=True)

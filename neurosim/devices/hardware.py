@@ -31,7 +31,7 @@ from pydantic import (
 
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
-from neurosim.devices.device import Device, Frozen, Real, Whole
+from neurosim.devices.device import Device, Frozen, Real, Whole, without_defaults
 from neurosim.devices.faults import Faults
 from neurosim.devices.frozen import FrozenDict, frozen
 from neurosim.devices.problems import Problem, Several, problems, unknown_field
@@ -41,7 +41,7 @@ from neurosim.errors import UsageError, unknown
 MIN_BITS, MAX_BITS = 2, 16
 WHOLE = ("parameters", "layers")
 """Tables whose keys are patterns with dots: taken as they are, never flattened."""
-_SILENT = ("faults",)
+_SILENT = ("faults", "periphery")
 """Tables that descriptions leave out, as they did before there were any, while they change nothing."""
 
 
@@ -123,26 +123,23 @@ class Array(Frozen):
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Descriptions that leave these fields alone look, and digest, as they did before there were any."""
-        data: dict[str, Any] = handler(self)
         silent = {"clip_percentile", *(field for fields in _OF_MAPPING.values() for field in fields)}
-        return {
-            name: value
-            for name, value in data.items()
-            if name not in silent or value != type(self).model_fields[name].default
-        }
+        return without_defaults(self, handler(self), silent)
 
 
 class Converter(Frozen):
-    """A uniform converter whose range is calibrated on data once and then fixed.
+    """A converter whose range is calibrated on data once and then fixed.
 
     Attributes:
         bits: resolution, 2 to 16; None (in text: ``ideal``, or leave it out) converts exactly.
-        range: full scale from the largest magnitude seen, or from a percentile of the magnitudes.
+        range: full scale from the largest magnitude seen; from a percentile of the magnitudes; the one with
+            the least mean square error of clipping and rounding (``"min-error"``); or that one refined by
+            gradient on the error of the layer's outputs (``"learned"``).
         percentile: which one, in percent; used when ``range`` is ``"percentile"``.
     """
 
     bits: Whole | None = Field(default=None, ge=MIN_BITS, le=MAX_BITS)
-    range: Literal["max", "percentile"] = "max"
+    range: Literal["max", "percentile", "min-error", "learned"] = "max"
     percentile: Real = Field(default=99.99, gt=0.0, le=100.0)
 
     @field_validator("bits", mode="before")
@@ -150,13 +147,107 @@ class Converter(Frozen):
     def _ideal_in_words(cls, value: object) -> object:
         return None if isinstance(value, str) and value.strip().lower() in ("ideal", "none") else value
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self), set(type(self).model_fields) - set(_ALWAYS))
+
+
+_ALWAYS = ("bits", "range", "percentile")  # what descriptions of converters always say
+
 
 class Dac(Converter):
-    """The converter in front of every row."""
+    """The converter in front of every row.
+
+    Attributes:
+        kind: how a word line carries a code: as a voltage; as a pulse of that width, at one voltage; or
+            bit by bit (``"bit-serial"``): each cycle's products are digitised and added with their weight.
+        nonlinearity: of ``"voltage"``: largest deviation from the line through the ends, as a fraction of
+            full scale; positive bows outwards.
+        jitter_std: of ``"pulse-width"``: standard deviation of the width of every pulse, in steps.
+    """
+
+    kind: Literal["voltage", "pulse-width", "bit-serial"] = "voltage"
+    nonlinearity: Real = Field(default=0.0, ge=-0.3, le=0.3)
+    jitter_std: Real = Field(default=0.0, ge=0.0, le=1000.0)
+
+    @model_validator(mode="after")
+    def _belong(self) -> Dac:
+        _check_fields(self, {"nonlinearity": "voltage", "jitter_std": "pulse-width"})
+        if self.bits is None and (self.kind == "bit-serial" or self.jitter_std):
+            what = "kind='bit-serial'" if self.kind == "bit-serial" else "jitter_std, which is in steps,"
+            raise ValueError(f"expected bits with {what}; got an ideal converter")
+        return self
 
 
 class Adc(Converter):
-    """The converter behind every column."""
+    """The converter behind every column; see :mod:`neurosim.devices.adc`.
+
+    Attributes:
+        kind: its architecture; what is mismatched is drawn once per chip for every converter.
+        columns_per_adc: how many neighbouring columns of a tile take turns on one converter.
+        capacitor_std: of ``"sar"``: relative standard deviation of a unit capacitor.
+        gain_std: of ``"ramp"``, the slope of each tile's ramp; of ``"pipeline"``, each stage's residue
+            amplifier; relative.
+        offset_std: of ``"ramp"``, each comparator; of ``"pipeline"``, each stage; in steps of the code,
+            referred to the input of the comparator or stage.
+        nonlinearity: of ``"ramp"``: bow of the ramp, as :attr:`Dac.nonlinearity`, towards the ends of both
+            polarities alike.
+    """
+
+    kind: Literal["uniform", "sar", "ramp", "pipeline"] = "uniform"
+    columns_per_adc: Whole = Field(default=1, ge=1, le=1_000_000)
+    capacitor_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    gain_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    offset_std: Real = Field(default=0.0, ge=0.0, le=1000.0)
+    nonlinearity: Real = Field(default=0.0, ge=-0.3, le=0.3)
+
+    @model_validator(mode="after")
+    def _belong(self) -> Adc:
+        of_ramps = ("ramp", "pipeline")
+        _check_fields(
+            self,
+            {"capacitor_std": "sar", "gain_std": of_ramps, "offset_std": of_ramps, "nonlinearity": "ramp"},
+        )
+        if self.bits is None and self.kind != "uniform":
+            raise ValueError(f"expected bits with kind={self.kind!r}; got an ideal converter")
+        return self
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether converters differ from the uniform one."""
+        return any((self.capacitor_std, self.gain_std, self.offset_std, self.nonlinearity))
+
+
+def _check_fields(converter: Dac | Adc, kinds: Mapping[str, str | tuple[str, ...]]) -> None:
+    """ValueError if a field is set that the converter's kind does not read."""
+    for field, kind in kinds.items():
+        allowed = (kind,) if isinstance(kind, str) else kind
+        value = getattr(converter, field)
+        if value and converter.kind not in allowed:
+            wanted = " or ".join(f"kind={one!r}" for one in allowed)
+            raise ValueError(
+                f"expected {field} only with {wanted}; got {field}={value!r} with kind={converter.kind!r}"
+            )
+
+
+class Periphery(Frozen):
+    """Mismatch of the circuits around the arrays, drawn once per chip for every line of every tile.
+
+    Attributes:
+        row_gain_std: relative, of the driver of every word line.
+        column_gain_std: relative, of the amplifier of every bit line, before the ADC.
+        column_offset_std: of the same amplifier, in units of the output of one fully-on device at full input,
+            as ``array.output_noise_std``.
+    """
+
+    row_gain_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    column_gain_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    column_offset_std: Real = Field(default=0.0, ge=0.0, le=1000.0)
+
+    @property
+    def act(self) -> bool:
+        """Whether they change anything."""
+        return any((self.row_gain_std, self.column_gain_std, self.column_offset_std))
 
 
 class Wires(Frozen):
@@ -275,6 +366,7 @@ class Hardware(Frozen):
     adc: Adc = Adc()
     wires: Wires = Wires()
     faults: Faults = Faults()
+    periphery: Periphery = Periphery()
     source: Source = Source()
     parameters: dict[str, Spread] = FrozenDict()
     layers: dict[str, dict[str, Any]] = FrozenDict()
@@ -418,6 +510,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "adc": Adc,
     "wires": Wires,
     "faults": Faults,
+    "periphery": Periphery,
     "source": Source,
 }
 """The tables of a description; that of the device has the fields of its kind."""

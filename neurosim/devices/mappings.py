@@ -126,8 +126,8 @@ class OffsetColumn(Mapping):
 
         g = g_mid + (g_max − g_min)·x/2        x = 2·(g − g_mid)/(g_max − g_min)
 
-    The offset is a number, g_mid times the sum of the inputs, subtracted after the ADC (``offset-column``); or
-    a column of devices at g_mid on each tile, with their own errors, digitised and then subtracted
+    The offset is a number, g_mid times the sum of the inputs, subtracted after the ADC (``offset-column``);
+    or a column of devices at g_mid on each tile, with their own errors, digitised and then subtracted
     (``unit-column``).
 
     >>> from neurosim.devices import Ideal
@@ -156,8 +156,8 @@ class BitSliced(OneSidedPair):
         radix: R, number of levels of a device.
 
     >>> sliced = bit_sliced(3, 2)
-    >>> [m.tolist() for m in sliced.fractions(torch.tensor([-5 / 7]))], [round(d * 7, 6) for d in sliced.digital]
-    ([[-1.0], [-0.0], [-1.0]], [4.0, 2.0, 1.0])
+    >>> [m.item() for m in sliced.fractions(torch.tensor(-5 / 7))], [round(7 * d) for d in sliced.digital]
+    ([-1.0, -0.0, -1.0], [4, 2, 1])
     """
 
     radix: int = 2

@@ -1,7 +1,8 @@
 """Both legs of differential pairs together: from weights to what is left of them on chips.
 
-The definition is :class:`neurosim.devices.mappings.OneSidedPair` and a device's ``program`` and ``age`` on each leg.  Where memory is
-the bottleneck, one kernel does it all in a pass: :data:`FUSED`, one row a device, equal to rounding.
+The definition is :class:`neurosim.devices.mappings.OneSidedPair` and a device's ``program`` and ``age`` on
+each leg.  Where memory is the bottleneck, one kernel does it all in a pass: :data:`FUSED`, one row a device,
+equal to rounding.
 """
 
 from __future__ import annotations

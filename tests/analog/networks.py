@@ -197,6 +197,8 @@ HARDWARE: dict[str, Hardware] = {
     "percentiles": ns.hardware(
         "pcm-aihwkit-default", dac__range="percentile", adc__range="percentile", adc__percentile=99.0
     ),
+}
+VARIANTS: dict[str, Hardware] = {
     **{
         name: ns.hardware("pcm-joshi-2020", array__mapping=name, **small(16, 16))
         for name in MAPPINGS
@@ -218,6 +220,33 @@ HARDWARE: dict[str, Hardware] = {
         "pcm-joshi-2020", array__mapping="significance-pairs", array__pairs=3, array__significance=4.0,
         array__pair_programming="closed-loop", compensation="per-column", **small(7, 5),
     ),
+    "sar, shared": ns.hardware(
+        "pcm-joshi-2020", adc__kind="sar", adc__capacitor_std=0.1, adc__columns_per_adc=4, **small(16, 16)
+    ),
+    "ramp": ns.hardware(
+        "pcm-joshi-2020", adc__kind="ramp", adc__gain_std=0.05, adc__offset_std=0.7, adc__nonlinearity=0.01,
+        array__output_noise_std=0.05, **small(7, 5),
+    ),
+    "pipeline": ns.hardware(
+        "pcm-joshi-2020", adc__kind="pipeline", adc__gain_std=0.02, adc__offset_std=0.5, **small(16, 16)
+    ),
+    "pulse width": ns.hardware("pcm-joshi-2020", dac__kind="pulse-width", dac__jitter_std=0.5, **small(7, 5)),
+    "bit-serial": ns.hardware(
+        "pcm-joshi-2020", dac__kind="bit-serial", dac__bits=5, array__output_noise_std=0.05,
+        adc__range="min-error", **small(7, 5),
+    ),
+    "bowed, learned": ns.hardware(
+        "pcm-joshi-2020", dac__nonlinearity=0.05, dac__range="learned", adc__range="learned",
+        adc__bits=5, **small(16, 16),
+    ),
+    "periphery": ns.hardware(
+        "pcm-joshi-2020", periphery__row_gain_std=0.05, periphery__column_gain_std=0.05,
+        periphery__column_offset_std=0.2, array__mapping="unit-column", **small(16, 16),
+    ),
+    "periphery, no converters": ns.hardware(
+        "ideal", periphery__row_gain_std=0.05, periphery__column_gain_std=0.05,
+        periphery__column_offset_std=0.2, **small(7, 5),
+    ),
     "clipped": ns.hardware("pcm-joshi-2020", array__clip_percentile=90.0, **small(16, 16)),
     "gain and offset": ns.hardware("pcm-joshi-2020", compensation="gain-and-offset", **small(7, 5)),
     "gain and offset, noise, offset column": ns.hardware(
@@ -225,6 +254,26 @@ HARDWARE: dict[str, Hardware] = {
         array__output_noise_std=0.05, array__bias="device", **small(7, 5),
     ),
 }  # fmt: skip
+
+
+# every kind of operator, and what is special about one
+REPRESENTATIVE = (
+    "linear", "linear, one output", "conv, stride, padding, dilation", "conv, groups", "conv, depthwise",
+    "transposed, groups, dilation", "bilinear", "embedding", "LSTM with projection",
+)  # fmt: skip
+COMBINATIONS = [
+    *(
+        (row, hardware, f"{name}-{layer}")
+        for name, hardware in HARDWARE.items()
+        for layer, row in LAYERS.items()
+    ),
+    *(
+        (LAYERS[layer], hardware, f"{name}-{layer}")
+        for name, hardware in VARIANTS.items()
+        for layer in REPRESENTATIVE
+    ),
+]
+"""Each layer on the common hardware, and some on the rest: (layer, hardware, id)."""
 
 
 def samples(row: Row, count: int = 6) -> Tensor:
@@ -257,5 +306,6 @@ def adc_steps(net: Deployed) -> float:
     for module in net.modules():
         for key, crossbar in module._crossbars.items() if isinstance(module, OnCrossbars) else ():
             step = float(crossbar.calibrated().adc.max()) / (2 ** (bits - 1) - 1)
+            step *= max(crossbar.mapping.digital) * (1 if crossbar.referenced is None else 2)
             largest = max(largest, step * float(module._weight_of(key).detach().abs().max()))
     return largest * 3.0  # drift compensation multiplies by up to about 2.5 in ten years

@@ -13,8 +13,8 @@ from neurosim.analog import deploy
 from neurosim.devices import Hardware
 
 from .networks import (
+    COMBINATIONS,
     DAY,
-    HARDWARE,
     HOUR,
     LAYERS,
     Row,
@@ -36,7 +36,11 @@ pytestmark = [
 ]
 
 layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
-hardwares = pytest.mark.parametrize("hardware", HARDWARE.values(), ids=HARDWARE.keys())
+combinations = pytest.mark.parametrize(
+    ("layer", "hardware"),
+    [(layer, hardware) for layer, hardware, _ in COMBINATIONS],
+    ids=[name for _, _, name in COMBINATIONS],
+)
 TINY = [small(1_000_000, 1_000_000), small(16, 16), small(7, 5), small(2, 1)]
 CHIPS = [0, 3, 17]
 
@@ -94,8 +98,7 @@ def test_a_partial_sum_passes_its_own_converter(layer: Row) -> None:
 # ---- off the bench ----
 
 
-@layers
-@hardwares
+@combinations
 def test_off_the_bench_it_is_the_original(layer: Row, hardware: Hardware) -> None:
     plain, x = filled(layer.layer()), samples(layer)
     net = deploy(plain, hardware, calibration=x)
@@ -127,8 +130,7 @@ def test_on_the_bench_the_order_in_memory_is_torchs(layer: Row) -> None:
 # ---- the same chip ----
 
 
-@layers
-@hardwares
+@combinations
 def test_chips_together_equal_one_at_a_time_to_the_bit(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     together = read(net, lot(net)[0:18], x)
@@ -143,8 +145,7 @@ def test_chips_together_equal_one_at_a_time_to_the_bit(layer: Row, hardware: Har
         assert not torch.equal(together[0], other[0])
 
 
-@layers
-@hardwares
+@combinations
 def test_autograd_path_equals_fused_path(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     fused = read(net, lot(net)[CHIPS], x)
@@ -160,8 +161,7 @@ def test_autograd_path_equals_fused_path(layer: Row, hardware: Hardware) -> None
     assert off_by_codes(fused, followed.detach(), adc_steps(net) * parts) <= allowed
 
 
-@layers
-@hardwares
+@combinations
 def test_results_do_not_depend_on_batch_size(layer: Row, hardware: Hardware) -> None:
     noisy = hardware.array.output_noise_std > 0
     if layer is LAYERS["conv, unbatched"] and noisy:
@@ -176,8 +176,7 @@ def test_results_do_not_depend_on_batch_size(layer: Row, hardware: Hardware) -> 
             assert off_by_codes(pieces, whole, adc_steps(net)) <= 2 + 1e-3 * whole.numel()
 
 
-@layers
-@hardwares
+@combinations
 def test_ages_back_and_forth_are_the_same_bits(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     alone = {time_s: read(net, lot(net)[CHIPS], x, time_s) for time_s in (0.0, HOUR, 30 * DAY)}
@@ -193,8 +192,7 @@ def test_ages_back_and_forth_are_the_same_bits(layer: Row, hardware: Hardware) -
 # ---- still a network ----
 
 
-@layers
-@hardwares
+@combinations
 def test_keys_of_the_state_are_unchanged_and_load_both_ways(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     other = layer.layer().eval()
@@ -207,8 +205,7 @@ def test_keys_of_the_state_are_unchanged_and_load_both_ways(layer: Row, hardware
     assert torch.equal(read(fresh, lot(net)[CHIPS], x), read(net, lot(net)[CHIPS], x))
 
 
-@layers
-@hardwares
+@combinations
 def test_a_deep_copy_is_independent(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     expected = read(net, lot(net)[CHIPS], x)
@@ -242,8 +239,7 @@ def test_gradient_on_ideal_hardware_is_plain_torchs(layer: Row) -> None:
     assert close(inputs[1].grad, 3 * inputs[0].grad, 1e-12)
 
 
-@layers
-@hardwares
+@combinations
 def test_gradients_reach_every_parameter_and_the_input(layer: Row, hardware: Hardware) -> None:
     net, x = deployed(layer, hardware)
     x.requires_grad_()
