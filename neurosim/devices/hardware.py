@@ -393,6 +393,15 @@ class Hardware(Frozen):
                 "expected array.mapping 'differential-pair' or 'two-sided-pair' with "
                 f"wires.model='nonlinear'; got {self.array.mapping!r}"
             )
+        # lines that end one by one, or differ in drive, would each need a solution of their own
+        around = self.periphery
+        if self.wires.nonlinear and (
+            self.dac.kind == "pulse-width" or around.row_gain_std or around.column_gain_std
+        ):
+            raise ValueError(
+                "expected dac.kind 'voltage' or 'bit-serial', and a periphery without gains, with "
+                "wires.model='nonlinear'"
+            )
         return self
 
     @model_serializer(mode="wrap")
