@@ -23,6 +23,9 @@ from neurosim import __version__, console, interrupts
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from neurosim.analog.conversions import ConversionReport
+    from neurosim.analog.explain import Explanation
+    from neurosim.analog.wire_report import WireReport
     from neurosim.data import DataSet
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
@@ -606,7 +609,15 @@ def explain(
         bool,
         typer.Option("--wires", help="What wires do to each layer's programmed tiles, and model errors."),
     ] = False,
-    chips: Annotated[int, typer.Option("--chips", min=1, help="With --wires: how many chips.")] = 1,
+    conversions: Annotated[
+        bool,
+        typer.Option(
+            "--conversions", help="What saturates each layer's converters, on validation inputs, and their use."
+        ),
+    ] = False,
+    chips: Annotated[
+        int, typer.Option("--chips", min=1, help="With --wires or --conversions: how many chips.")
+    ] = 1,
     include: Include = None,
     exclude: Exclude = None,
     strict: Strict = False,
@@ -618,14 +629,22 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
+    if wires and conversions:
+        raise UsageError("expected --wires or --conversions; got both")
     subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
     placement = _placement(include, exclude, strict, also, batchnorm, products)
     (opened,) = subjects.values()
     with interrupts.held_back(), opened.at_work():
         from neurosim.analog import Lot
 
-        net = opened.deploy(_hardware(hardware, changes), opened.splits(data_dir), placement)
-        found = net.explain_wires(Lot(net.hardware)[0:chips]) if wires else net.explain()
+        splits = opened.splits(data_dir)
+        net = opened.deploy(_hardware(hardware, changes), splits, placement)
+        lot = Lot(net.hardware)[0:chips]
+        found: WireReport | ConversionReport | Explanation = net.explain()
+        if wires:
+            found = net.explain_wires(lot)
+        if conversions:
+            found = net.conversion_report(lot, splits.validation[:1000].inputs)
     console.emit(found.to_dict(), str(found), as_json)
 
 

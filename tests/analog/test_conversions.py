@@ -137,13 +137,13 @@ def test_converters_are_those_of_their_tile(kind: str, mismatch: dict[str, float
 @pytest.mark.parametrize("bits", [None, 12])
 def test_gains_and_offsets_of_lines(bits: int | None) -> None:
     layer, x = linear(), some(9, 17)
-    std = {"row_gain_std": 0.1, "column_gain_std": 0.2, "column_offset_std": 0.3}
+    std = {"row_gain_std": 0.1, "column_gain_std": 0.2, "column_offset_std": 0.03}
     # ranges of louder inputs: offsets and gains need room
     net = deploy(layer, ns.hardware("ideal", periphery=std, adc__bits=bits, **small(7, 5)), calibration=4 * x)
     out = read(net, lot(net)[[CHIP]], x, 0.0)[0]
     (w, scale), layout = fraction(layer), net._all_crossbars()[0].layout
     total, full = torch.zeros(9, 11), float(4 * x.abs().max())
-    offsets = draws().normal("column offsets", (3, 11))[0] * 0.3 * full
+    offsets = draws().normal("column offsets", (3, 11))[0] * 0.03 * full
     for part, rows in enumerate(layout.row_slices):
         drivers = draws().normal(f"row gains[{part}]", (3, rows.stop - rows.start))[0]
         amplifiers = draws().normal(f"column gains[{part}]", (11,))[0]
@@ -158,13 +158,13 @@ def test_gains_and_offsets_of_lines(bits: int | None) -> None:
 
 def test_fitted_gains_and_offsets_undo_those_of_amplifiers() -> None:
     layer, x = linear(40, 12), some(300, 40)
-    std = {"column_gain_std": 0.2, "column_offset_std": 0.5}
+    std = {"column_gain_std": 0.2, "column_offset_std": 0.1}
     errors = []
     for compensation in ("none", "gain-and-offset"):
         hardware = ns.hardware("ideal", periphery=std, compensation=compensation, adc__bits=12)
         net = deploy(layer, hardware, calibration=4 * x)  # offsets and gains need room
         errors.append(float((read(net, lot(net)[0:10], x, 0.0) - layer(x).detach()).std()))
-    assert errors[1] < 0.02 * errors[0]
+    assert errors[1] < 0.03 * errors[0]
 
 
 # ---- ranges ----
