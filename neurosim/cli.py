@@ -612,7 +612,8 @@ def explain(
     conversions: Annotated[
         bool,
         typer.Option(
-            "--conversions", help="What saturates each layer's converters, on validation inputs, and their use."
+            "--conversions",
+            help="What saturates each layer's converters, on validation inputs, and their use.",
         ),
     ] = False,
     chips: Annotated[

@@ -13,10 +13,12 @@ from torch import Tensor
 from neurosim.analog.bench import Active
 from neurosim.analog.operators import Layout, layout
 from neurosim.devices import Hardware
-from neurosim.devices.faults import Defects, concatenated, defects
+from neurosim.devices.fault_map import fault_map, states_of
+from neurosim.devices.faults import Defects, concatenated, defects, spare_defects
 from neurosim.devices.mapping import to_fractions
 from neurosim.devices.mappings import Mapping, OneSidedPair, SignificancePairs, mapping_of
 from neurosim.devices.pairs import Pair, age_pair, program_difference, program_fractions
+from neurosim.devices.remapping import Broken, healed, remapped
 from neurosim.random import Draws
 
 State = dict[str, Tensor]
@@ -186,29 +188,82 @@ class Cells:
         """The faults of the legs of every plane: of a chip, whatever its age and its weights."""
         if keep and self._defects is not None:
             return self._defects
-        shared = self.hardware.wires.legs == "interleaved"
-        found = []
-        for p in range(self.mapping.planes):
-            draws = self._draws(active, weight, p)[: self.mapping.legs]
-            found.append(tuple(self._leg_faults(weight, leg, draws[0] if shared else leg) for leg in draws))
+        targets = self.targets(weight.detach()) if self.hardware.faults.heal else None
+        found = [
+            self._plane_faults(
+                tuple(weight.shape),
+                self._draws(active, weight, p)[: self.mapping.legs],
+                None if targets is None else targets[p],
+            )
+            for p in range(self.mapping.planes)
+        ]
         if keep:
             self._defects = found
         return found
 
-    def _leg_faults(self, weight: Tensor, draws: Draws, word_lines: Draws) -> Defects:
+    def broken_legs(self, weight: Tensor, active: Active) -> Iterator[tuple[str, str, Tensor]]:
+        """(parameter, leg, states as a map has them) of every leg."""
+        for p in range(self.mapping.planes):
+            draws = self._draws(active, weight, p)[: self.mapping.legs]
+            plane = self._plane_faults(tuple(weight.shape), draws, None)
+            suffix = f"[{p}]" if p else ""
+            for sign, leg in zip("+-", plane, strict=False):
+                if leg.state is not None:
+                    yield self.name, f"{suffix}{sign}", leg.state
+
+    def _plane_faults(
+        self, shape: tuple[int, ...], draws: tuple[Draws, ...], targets: list[Tensor] | None
+    ) -> tuple[Defects, ...]:
+        """Of the legs of one plane; with ``targets``, (outputs, rest) each, in the order of least error."""
         hw, found = self.hardware, []
         full = (hw.array.rows, hw.array.cols)
-        for start, lying, by_row in self._everywhere(*weight.shape):
-            part = defects(hw.faults, lying, draws, word_lines, full, start)
-            found.append(part.turned() if by_row else part)
-        return concatenated(found)
+        shared = hw.wires.legs == "interleaved"
+        for start, lying, by_row in self._everywhere(*shape):
+            stop = start + _outputs(lying, by_row)
+            parts = [
+                defects(hw.faults, lying, leg, draws[0] if shared else leg, full, start) for leg in draws
+            ]
+            if hw.faults.map_file:
+                known = [self._mapped(leg, shape)[:, start:stop] for leg in draws]
+                parts = [
+                    part._replace(state=state.transpose(1, 2) if by_row else state)
+                    for part, state in zip(parts, known, strict=True)
+                ]
+            if targets is not None:
+                here = [g[start:stop].T if by_row else g[start:stop] for g in targets]
+                parts = self._in_order(here, parts, lying, draws, start)
+            found.append([part.turned() if by_row else part for part in parts])
+        return tuple(concatenated(list(leg)) for leg in zip(*found, strict=True))
+
+    def _mapped(self, leg: Draws, shape: tuple[int, ...]) -> Tensor:
+        """States that the map of the hardware gives the devices of a leg, (chips, outputs, rest)."""
+        faults = self.hardware.faults
+        known = fault_map(faults.map_file, faults.map_sha256)
+        return states_of(known, faults.map_file, leg.chips, leg.name, (shape[0], shape[1])).to(leg.device)
+
+    def _in_order(
+        self, targets: list[Tensor], parts: list[Defects], lying: Layout, draws: tuple[Draws, ...], start: int
+    ) -> list[Defects]:
+        """The faults that each weight meets after remapping."""
+        faults = self.hardware.faults
+        if faults.remapping == "none" and not faults.spare_columns:
+            return parts
+        spares = [spare_defects(faults, lying, leg, start).cpu() for leg in draws]
+        states = [part.state.cpu() for part in parts if part.state is not None]
+        here = [g.cpu() for g in targets]
+        found = remapped(
+            here, states, spares if faults.spare_columns else None, lying, self.hardware.device, faults
+        )
+        pairs = zip(parts, found, strict=True)
+        return [part._replace(state=state.to(targets[0].device)) for part, state in pairs]
 
     def _everywhere(self, outputs: int, rest: int) -> Iterator[tuple[int, Layout, bool]]:
         """Where all outputs lie, in order; those that nobody reads lie on tiles of their own."""
         reached = 0
         for start, (lying, by_row) in [*sorted(self._tiles.items()), (outputs, (None, False))]:
             if start > reached:
-                yield reached, layout(rest, start - reached, 1, self.hardware.array), False
+                spare = self.hardware.faults.spare_columns
+                yield reached, layout(rest, start - reached, 1, self.hardware.array, spare), False
             if lying is not None:
                 yield start, lying, by_row
                 reached = start + _outputs(lying, by_row)
@@ -225,7 +280,10 @@ class Cells:
             if isinstance(mapping, SignificancePairs) and mapping.closed_loop
             else self._open_loop
         )
-        found = program(x, active, weight), scale
+        faults = self.hardware.faults
+        heals = faults.pair_compensation and faults.heal and mapping.legs == 2
+        broken = self._broken(weight, active, keep) if heals else None
+        found = program(x, active, weight, broken), scale
         if keep:
             self._programmed_planes = found
         return found
@@ -243,37 +301,65 @@ class Cells:
             for _ in range(per_slice)
         ]
 
-    def _open_loop(self, x: Tensor, active: Active, weight: Tensor) -> list[Plane]:
+    def _open_loop(
+        self, x: Tensor, active: Active, weight: Tensor, broken: list[tuple[Defects, ...]] | None
+    ) -> list[Plane]:
         """Every plane written with what it should hold."""
         per_slice = len(self.mapping.analog)
-        return [
-            self._program(fraction, self._draws(active, weight, s * per_slice + n))
+        planes = [
+            (s * per_slice + n, fraction)
             for s, fraction in enumerate(self.mapping.fractions(x))
             for n in range(per_slice)
         ]
+        if broken is None:
+            return [self._program(fraction, self._draws(active, weight, p)) for p, fraction in planes]
+        everyone = range(len(active.chips.numbers))
+        return [self._each([fraction] * len(everyone), active, weight, p, broken) for p, fraction in planes]
 
-    def _closed_loop(self, x: Tensor, active: Active, weight: Tensor) -> list[Plane]:
+    def _closed_loop(
+        self, x: Tensor, active: Active, weight: Tensor, broken: list[tuple[Defects, ...]] | None
+    ) -> list[Plane]:
         """Each plane written with what those before it left open, chip by chip: it differs on each."""
         assert isinstance(self.mapping, SignificancePairs)
         planes: list[Plane] = []
         for p in range(self.mapping.planes):
             rest = self.mapping.rest(x, [plane.fresh for plane in planes])
-            if not planes:
+            if planes or broken is not None:
+                chips = list(rest) if planes else [rest] * len(active.chips.numbers)
+                planes.append(self._each(chips, active, weight, p, broken))
+            else:
                 planes.append(self._program(rest, self._draws(active, weight, p)))
-                continue
-            chips = [
-                self._program(rest[k], self._draws(active, weight, p, slice(k, k + 1)))
-                for k in range(len(rest))
-            ]
-            planes.append(_beside(chips))
         return planes
+
+    def _each(
+        self,
+        fractions: Sequence[Tensor],
+        active: Active,
+        weight: Tensor,
+        p: int,
+        broken: list[tuple[Defects, ...]] | None,
+    ) -> Plane:
+        """A plane that should hold something else on each chip."""
+        chips = []
+        for k, fraction in enumerate(fractions):
+            draws = self._draws(active, weight, p, slice(k, k + 1))
+            states = None if broken is None else [leg.state for leg in broken[p]]
+            if states is None or any(state is None for state in states):
+                chips.append(self._program(fraction, draws))
+                continue
+            here = Broken(tuple(state[k] for state in states if state is not None))
+            targets = healed(self.mapping.targets(fraction, self.hardware.device), here, self.hardware.device)
+            chips.append(self._write(targets, draws))
+        return _beside(chips)
 
     def _program(self, fraction: Tensor, draws: tuple[Draws, Draws]) -> Plane:
         """The devices of one plane, written once."""
-        device = self.hardware.device
         if isinstance(self.mapping, OneSidedPair):
-            return Plane(*program_fractions(device, fraction, draws))
-        targets = self.mapping.targets(fraction, device)
+            return Plane(*program_fractions(self.hardware.device, fraction, draws))
+        return self._write(self.mapping.targets(fraction, self.hardware.device), draws)
+
+    def _write(self, targets: Sequence[Tensor], draws: tuple[Draws, Draws]) -> Plane:
+        device = self.hardware.device
         legs = tuple(device.program(g, draw) for g, draw in zip(targets, draws, strict=False))
         return Plane(legs, self.mapping.held([leg["g_siemens"] for leg in legs], device))
 

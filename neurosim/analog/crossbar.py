@@ -7,7 +7,7 @@ leave of its conductances is a matrix like any other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -279,6 +279,14 @@ class Crossbar:
         if self.references is None:
             return None
         return self.references.hold(self._reference_targets(), active, keep)
+
+    def all_cells(self, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[Cells, Tensor]]:
+        """The devices of everything it reads, and what they should hold, (outputs, rest)."""
+        yield self.cells, self.operator.cells(weight)
+        if self.references is not None:
+            yield self.references, self._reference_targets()
+        if bias is not None and self.hardware.array.bias == "device":
+            yield self.bias, bias[:, None]
 
     def _reference_targets(self) -> Tensor:
         """Zeros: the middle of the range."""

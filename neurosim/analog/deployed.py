@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neurosim.analog.bench import Active, Bench
+from neurosim.analog.cells import Cells
 from neurosim.analog.conversions import ConversionReport, report_of
 from neurosim.analog.counting import Counter
 from neurosim.analog.crossbar import Crossbar
@@ -37,6 +38,7 @@ from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.devices.device import check_time
+from neurosim.devices.fault_map import rows_of
 from neurosim.errors import UsageError
 from neurosim.memory import keep_freed_memory
 
@@ -440,6 +442,35 @@ class Deployed(nn.Module):
             for name, parameter in self.named_parameters()
             if id(parameter) not in placed and name not in varied
         ]
+
+    def fault_map(self, chips: Chips) -> list[dict[str, object]]:
+        """What is broken on these chips, as rows of :mod:`neurosim.devices.fault_map`.
+
+        Where the devices are: before any remapping, and without spare columns.
+
+        Raises:
+            UsageError: nothing can be broken on this hardware; or as :meth:`on`.
+        """
+        found: dict[int, Cells] = {}
+        weights: dict[int, Tensor] = {}
+        for module in self.modules():
+            if not isinstance(module, OnCrossbars):
+                continue
+            for key, crossbar in module._crossbars.items():
+                for cells, weight in crossbar.all_cells(module._weight_of(key), module._bias_of(key)):
+                    found[id(cells)], weights[id(cells)] = cells, weight
+        faulty = {key: cells for key, cells in found.items() if cells.hardware.faults.breaks}
+        if not faulty:
+            raise UsageError(f"nothing can be broken on {self._hardware.name!r}: set rates of faults first")
+        with torch.no_grad(), self.on(chips):
+            active = self._bench.active
+            assert active is not None
+            states = [
+                state
+                for key, cells in faulty.items()
+                for state in cells.broken_legs(weights[key].detach(), active)
+            ]
+        return rows_of(chips.numbers, states)
 
     def explain_wires(self, chips: Chips, time_s: float = 0.0) -> WireReport:
         """What the wires do to this network's own programmed tiles, exactly and by the column approximation.

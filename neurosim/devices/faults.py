@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from neurosim.devices.device import Device, Effect, Frozen, Real, percent
+from neurosim.devices.device import Device, Effect, Frozen, Real, Whole, percent, without_defaults
+from neurosim.devices.fault_map import check, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOW, _HIGH, _OPEN = 1, 2, 3
 _STATES = {"low": _LOW, "high": _HIGH, "open": _OPEN}
+_LATER = ("map_file", "map_sha256", "remapping", "spare_columns", "pair_compensation")
 _FINEST_CHANCE = 2.0**-25  # half the step of a uniform draw
 
 
@@ -68,6 +71,14 @@ class Faults(Frozen):
       a full tile.  It scales what a device holds, as a process or a temperature that varies slowly over a
       die does after the devices were written.
 
+    * ``map_file``: a CSV file of what a tester found, see :mod:`neurosim.devices.fault_map`, instead of
+      rates; only the chips that it names exist.  ``map_sha256`` is that of its content, which acts, not its
+      name.
+    * ``remapping``: within every tile, bit lines (``"columns"``), word lines (``"rows"``) or both change
+      places so that broken devices cost the weights least, see :mod:`neurosim.devices.remapping`.
+    * ``spare_columns``: so many more columns a tile, with faults of their own, onto which the worst move.
+    * ``pair_compensation``: the healthy leg of a pair makes up for the broken one, as far as it reaches.
+
     A line that is interrupted outranks a cluster, a cluster a stuck device.  Draws are uniform in steps of
     2⁻²⁴: rates are met within 6·10⁻⁸.
 
@@ -89,9 +100,32 @@ class Faults(Frozen):
     cluster_state: Literal["low", "high", "open"] = "open"
     die_std: Real = Field(default=0.0, ge=0.0, le=1.0)
     gradient_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    map_file: str = Field(default="", max_length=4096)
+    map_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    remapping: Literal["none", "columns", "rows", "rows-and-columns"] = "none"
+    spare_columns: Whole = Field(default=0, ge=0, le=100_000)
+    pair_compensation: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digested(cls, data: Any) -> Any:
+        """The digest of a map is that of the file, unless it is given."""
+        if isinstance(data, dict) and data.get("map_file") and not data.get("map_sha256"):
+            return {**data, "map_sha256": digest_of(Path(str(data["map_file"])))}
+        return data
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self), _LATER)
 
     @model_validator(mode="after")
     def _possible(self) -> Faults:
+        if self.map_file and self._break_by_chance:
+            raise ValueError("expected either map_file or rates of faults; got both")
+        if self.map_file and self.spare_columns:
+            raise ValueError("expected spare_columns=0 with map_file, which says nothing of spare columns")
+        if self.map_file:
+            check(self.map_file, self.map_sha256)
         total = sum(self._stuck_rates)
         if total > 1.0 + 1e-12:
             raise ValueError(
@@ -111,7 +145,21 @@ class Faults(Frozen):
 
     @property
     def _break(self) -> bool:
+        return bool(self.map_file) or self._break_by_chance
+
+    @property
+    def _break_by_chance(self) -> bool:
         return any((*self._stuck_rates, self.row_rate, self.column_rate, self.cluster_mean))
+
+    @property
+    def breaks(self) -> bool:
+        """Whether any device can be broken."""
+        return self._break
+
+    @property
+    def heal(self) -> bool:
+        """Whether something is done about what is broken."""
+        return self._break and bool(self.remapping != "none" or self.spare_columns or self.pair_compensation)
 
     @property
     def _scale(self) -> bool:
@@ -143,6 +191,15 @@ class Faults(Frozen):
             ),
         ]
         found = [Effect(name, True, "once per chip", size) for name, size_of, size in possible if size_of]
+        if self.map_file:
+            found.append(Effect("broken devices", True, "-", f"those of {self.map_file}"))
+        for name, acts, size in (
+            ("fault-aware remapping", self.remapping != "none", f"{self.remapping} within every tile"),
+            ("spare columns", self.spare_columns, f"{self.spare_columns} a tile"),
+            ("pair compensation", self.pair_compensation, "the healthy leg makes up for the broken one"),
+        ):
+            if acts and self._break:
+                found.append(Effect(name, True, "once per chip", size))
         return found or [Effect("faults", False, "-", "none: every device and line works")]
 
 
@@ -191,8 +248,35 @@ def defects(
         start: number of the first column, where the tiles hold only some columns of a parameter.
     """
     names = _Named(draws, word_lines, f", columns from {start}" if start else "")
-    state = _broken(faults, tiles, names, shape) if faults._break else None
+    state = _broken(faults, tiles, names, shape) if faults._break_by_chance else None
     return Defects(state, *(_scales(faults, tiles, draws, shape) if faults._scale else (None, None)))
+
+
+def spare_defects(faults: Faults, tiles: OnTiles, draws: Draws, start: int = 0) -> Tensor:
+    """States of the spare columns of one leg, (chips, spare columns, rows), those of each tile in turn.
+
+    Devices and bit lines fail at the rates of others; clusters and word lines, of which the spare columns
+    have their share, are left to those.
+    """
+    alone = faults.model_copy(update={"row_rate": 0.0, "cluster_mean": 0.0})
+    suffix = f", spare columns from {start}" if start else ", spare columns"
+    blocks = line_ranges(tiles)
+    spare = Spares(tiles.rows, len(blocks) * faults.spare_columns, tiles.row_slices)
+    return _broken(alone, spare, _Named(draws, draws, suffix), (1, 1))
+
+
+class Spares(NamedTuple):
+    """Spare columns as a matrix on tiles of their own."""
+
+    rows: int
+    columns: int
+    row_slices: tuple[slice, ...]
+    groups: int = 1
+
+    @property
+    def col_ranges(self) -> tuple[tuple[int, int], ...]:
+        """All together: nothing depends on it."""
+        return ((0, self.columns),)
 
 
 def concatenated(parts: Sequence[Defects]) -> Defects:
@@ -239,7 +323,7 @@ def _broken(faults: Faults, tiles: OnTiles, names: _Named, shape: tuple[int, int
     if faults.cluster_mean:
         _cluster(state, faults, tiles, names, shape)
     if faults.row_rate:
-        blocks = _line_ranges(tiles)
+        blocks = line_ranges(tiles)
         lines = names.of_word_lines((len(blocks), tiles.rows)) < faults.row_rate
         widths = torch.tensor([right - left for left, right in blocks], device=place)
         state[lines.repeat_interleave(widths, dim=1)] = _OPEN
@@ -250,7 +334,7 @@ def _broken(faults: Faults, tiles: OnTiles, names: _Named, shape: tuple[int, int
     return state
 
 
-def _line_ranges(tiles: OnTiles) -> list[tuple[int, int]]:
+def line_ranges(tiles: OnTiles) -> list[tuple[int, int]]:
     """Ranges of columns that one word line passes: those of a tile, or of one group's part of it."""
     width = tiles.columns // tiles.groups
     found = []

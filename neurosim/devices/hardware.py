@@ -393,6 +393,11 @@ class Hardware(Frozen):
                 "expected array.mapping 'differential-pair' or 'two-sided-pair' with "
                 f"wires.model='nonlinear'; got {self.array.mapping!r}"
             )
+        if self.faults.spare_columns >= self.array.cols - (self.array.mapping == "unit-column"):
+            raise ValueError(
+                "expected fewer faults.spare_columns than columns of a tile; got "
+                f"{self.faults.spare_columns} with array.cols={self.array.cols}"
+            )
         # lines that end one by one, or differ in drive, would each need a solution of their own
         around = self.periphery
         if self.wires.nonlinear and (
@@ -503,6 +508,8 @@ class Hardware(Frozen):
         same numbers, whatever they are called.
         """
         content = self.model_dump(mode="json", exclude={*_WORDS, *WHOLE})
+        # the content of a map acts, not where it lies
+        content.get("faults", {}).pop("map_file", None)
         # lists: the order of patterns acts, and sorted keys would hide it
         if self.parameters:
             content["parameters"] = [[k, spread.model_dump()] for k, spread in self.parameters.items()]

@@ -322,12 +322,8 @@ def test_interleaved_legs_share_their_word_lines() -> None:
         hw = hardware("ideal", array__cols=64, faults={"row_rate": 0.3}, wires={"legs": legs})
         found = legs_of(hw, (0.0,))[0]
         cells = Cells("w", hw, "per-layer")
-        plus, minus = (
-            cells._leg_faults(
-                torch.zeros(60, 100), Draws(1, (0,), f"w{leg}"), Draws(1, (0,), "w+" if same else f"w{leg}")
-            ).state
-            for leg in "+-"
-        )
+        draws = tuple(Draws(1, (0,), f"w{leg}") for leg in "+-")
+        plus, minus = (leg.state for leg in cells._plane_faults((60, 100), draws, None))
         assert plus is not None
         assert minus is not None
         assert torch.equal(plus, minus) == same

@@ -59,7 +59,8 @@ class Site:
         columns = len(range(*outputs.indices(len(matrix)))) if outputs else len(matrix)
         cells = self._cells(key, weight)
         cells.readers += 1
-        lies = layout(matrix.shape[1], columns, groups, self.hardware.array)
+        spare = self.hardware.faults.spare_columns
+        lies = layout(matrix.shape[1], columns, groups, self.hardware.array, spare)
         referenced = with_references(lies) if cells.mapping.reference else None
         cells.lie_on(lies, outputs.indices(len(matrix))[0] if outputs else 0, operator.by_row)
         return (LookupCrossbar if isinstance(operator, Lookup) else Crossbar)(

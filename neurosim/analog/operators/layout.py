@@ -45,11 +45,11 @@ class Layout:
         return self.pairs / (self.tiles * self.capacity)
 
 
-def layout(rows: int, columns: int, groups: int, array: Array) -> Layout:
+def layout(rows: int, columns: int, groups: int, array: Array, spare_columns: int = 0) -> Layout:
     """Split a block-diagonal matrix into as few, as equal tiles as possible.
 
     Several whole groups share a tile while they fit on its diagonal; a group larger than a tile is
-    split like any matrix.
+    split like any matrix.  Reference and spare columns of each group on a tile take their place.
 
     >>> layout(784, 512, 1, Array(rows=512, cols=512)).tiles
     2
@@ -57,7 +57,7 @@ def layout(rows: int, columns: int, groups: int, array: Array) -> Layout:
     ((0, 22), (22, 43), (43, 64))
     """
     per_group = columns // groups
-    reserved = int(array.mapping == "unit-column")
+    reserved = int(array.mapping == "unit-column") + spare_columns
     grid = tile_grid(rows, per_group, array.with_cols(array.cols - reserved))
     together = min(array.rows // rows, array.cols // (per_group + reserved))
     if together >= 1:
