@@ -616,8 +616,14 @@ def explain(
             help="What saturates each layer's converters, on validation inputs, and their use.",
         ),
     ] = False,
+    faults: Annotated[
+        Path | None,
+        typer.Option(
+            "--faults", metavar="FILE", help="Write what is broken on the chips as a fault map (CSV)."
+        ),
+    ] = None,
     chips: Annotated[
-        int, typer.Option("--chips", min=1, help="With --wires or --conversions: how many chips.")
+        int, typer.Option("--chips", min=1, help="With --wires, --conversions or --faults: how many chips.")
     ] = 1,
     include: Include = None,
     exclude: Exclude = None,
@@ -630,8 +636,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
-    if wires and conversions:
-        raise UsageError("expected --wires or --conversions; got both")
+    if sum((wires, conversions, faults is not None)) > 1:
+        raise UsageError("expected one of --wires, --conversions and --faults; got more")
     subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
     placement = _placement(include, exclude, strict, also, batchnorm, products)
     (opened,) = subjects.values()
@@ -646,7 +652,20 @@ def explain(
             found = net.explain_wires(lot)
         if conversions:
             found = net.conversion_report(lot, splits.validation[:1000].inputs)
+        if faults is not None:
+            _write_fault_map(faults, net.fault_map(lot), chips, as_json)
+            return
     console.emit(found.to_dict(), str(found), as_json)
+
+
+def _write_fault_map(path: Path, rows: list[dict[str, object]], chips: int, as_json: bool) -> None:
+    from neurosim.devices.fault_map import to_csv
+    from neurosim.storage import write_text
+
+    write_text(path, to_csv(rows))
+    broken = sum(row["state"] != "" for row in rows)
+    found = {"file": str(path), "chips": chips, "broken": broken}
+    console.emit(found, f"{path}: {broken:,} broken devices of {chips} chips", as_json)
 
 
 def _placement(
