@@ -963,16 +963,18 @@ def _listed(files: Mapping[str, str]) -> str:
 
 
 @hardware_app.command("list")
-def hardware_list(as_json: Json = False) -> None:
-    """The presets."""
+def hardware_list(
+    long: Annotated[
+        bool, typer.Option("--long", help="With source, measured range and what each covers, in full.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The presets: device, year, node, range, source; --long says what each covers."""
     from neurosim.devices import hardware, hardware_names
+    from neurosim.technologies import as_table, in_full, technology
 
-    found = [hardware(name) for name in hardware_names()]
-    rows = [
-        {"name": hw.name, "device": hw.device.kind, "year": hw.source.year, "description": hw.description}
-        for hw in found
-    ]
-    console.emit(rows, console.columns([(hw.name, hw.description) for hw in found]), as_json)
+    rows = [technology(hardware(name)) for name in hardware_names()]
+    console.emit(rows, in_full(rows) if long else as_table(rows), as_json)
 
 
 @hardware_app.command("show")

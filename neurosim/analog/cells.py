@@ -110,7 +110,9 @@ class Cells:
         """
         if keep and self._held is not None and self._held[0] == active.time_s:
             return self._held[1]
-        read = self._faulty if self.hardware.faults.act else self._whole
+        hw = self.hardware
+        each = hw.faults.act or hw.endurance.act or hw.read_noise.act
+        read = self._leg_by_leg if each else self._whole
         held = read(weight, active, keep)
         if keep and self.readers > 1:
             self._held = active.time_s, held
@@ -121,8 +123,8 @@ class Cells:
         m = self.mapping.value(held.now if now else held.fresh)
         return m * held.scale.to(m.dtype)
 
-    def _faulty(self, weight: Tensor, active: Active, keep: bool) -> Held:
-        """From the legs, as each has its own faults."""
+    def _leg_by_leg(self, weight: Tensor, active: Active, keep: bool) -> Held:
+        """From the legs, as each has its own faults, wear and noise."""
         planes = self.planes(weight, active, keep)
         return Held(self.slices(planes.now), self.slices(planes.fresh), planes.scale)
 
@@ -160,19 +162,20 @@ class Cells:
             return plane.fresh
         if len(plane.legs) == 2:
             pair = Pair((plane.legs[0], plane.legs[1]), plane.fresh, plane.fresh)
-            return age_pair(device, pair, active.time_s, draws)
-        return self.mapping.held([device.age(plane.legs[0], active.time_s, draws[0])], device)
+            return age_pair(device, pair, self.hardware.equivalent_s(active.time_s), draws)
+        age_s = self.hardware.equivalent_s(active.time_s)
+        return self.mapping.held([device.age(plane.legs[0], age_s, draws[0])], device)
 
     def planes(self, weight: Tensor, active: Active, keep: bool) -> Planes:
-        """For those who need every leg: conductances after faults, now and fresh."""
+        """For those who need every leg: conductances after wear, noise and faults, now and fresh."""
         planes, scale = self._programmed(weight, active, keep)
-        device = self.hardware.device
+        device, age_s = self.hardware.device, self.hardware.equivalent_s(active.time_s)
         now, fresh = [], []
         for p, plane in enumerate(planes):
-            draws = self._draws(active, weight, p)
-            legs = zip(plane.legs, draws, strict=False)
-            now.append([device.age(leg, active.time_s, draw) for leg, draw in legs])
-            fresh.append([leg["g_siemens"] for leg in plane.legs])
+            legs = list(zip(plane.legs, self._draws(active, weight, p), strict=False))
+            aged = [device.age(leg, age_s, draw) for leg, draw in legs]
+            now.append([self._seen(g, active.time_s, draw) for g, (_, draw) in zip(aged, legs, strict=True)])
+            fresh.append([self._seen(leg["g_siemens"], 0.0, draw) for leg, draw in legs])
         if self.hardware.faults.act:
             broken = self._broken(weight, active, keep)
             now, fresh = (
@@ -183,6 +186,12 @@ class Cells:
                 for planes_of in (now, fresh)
             )
         return Planes(now, fresh, scale)
+
+    def _seen(self, g_siemens: Tensor, time_s: float, draws: Draws) -> Tensor:
+        """Conductances after wear, and with the slow noise of reads."""
+        hw = self.hardware
+        g = hw.endurance.apply(g_siemens) if hw.endurance.act else g_siemens
+        return hw.read_noise.apply(g, time_s, draws) if hw.read_noise.act else g
 
     def _broken(self, weight: Tensor, active: Active, keep: bool) -> list[tuple[Defects, ...]]:
         """The faults of the legs of every plane: of a chip, whatever its age and its weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from neurosim.analog.sampled import SampledRow
-from neurosim.devices import Adc, Dac, Effect, Hardware, Periphery
+from neurosim.devices import Adc, Dac, Effect, Hardware, Periphery, conditions
 from neurosim.devices.device import percent
 
 
@@ -106,7 +106,9 @@ def effects_of(hardware: Hardware) -> list[Effect]:
     compensated = hardware.compensation != "none"
     compensation = Effect(name, compensated, "once per chip and age" if compensated else "-", size)
     return [
-        *_mapping(hardware), *_dac(hardware.dac), *hardware.device.effects(), *hardware.faults.effects(),
+        *_mapping(hardware), *_dac(hardware.dac), *hardware.device.effects(), *conditions.effects(
+            hardware.heat, hardware.endurance, hardware.read_noise, hardware.activation_energy_ev
+        ), *hardware.faults.effects(),
         _wires(hardware), *_periphery(hardware.periphery), noise, *_adc(hardware.adc), compensation,
     ]  # fmt: skip
 

@@ -27,8 +27,8 @@ def heed_age(hardware: Hardware, time_s: float, said: set[Bound]) -> None:
     """Warn of an age at which a device was not measured; arguments as :func:`heed_conductances`."""
     if time_s == 0.0:
         return
-    for device in _devices(hardware):
-        _tell(device, device.fit_range().time_beyond(device.kind, time_s), said)
+    for one in hardware.variants() if hardware.layers else [hardware]:
+        _tell(one.device, one.device.fit_range().time_beyond(one.device.kind, one.equivalent_s(time_s)), said)
 
 
 def _devices(hardware: Hardware) -> Iterable[Device]:

@@ -138,6 +138,10 @@ class Device(Frozen, ABC):
     def effects(self) -> list[Effect]:
         """What this device does to a conductance, for tables that people read."""
 
+    def activation_energy_ev(self, reference_kelvin: float) -> float | None:
+        """Of its ageing, if there is one that is known."""
+        return None
+
     def fit_range(self) -> FitRange:
         """Where it was measured; a device that states nothing is arithmetic and fits any range."""
         return FitRange()

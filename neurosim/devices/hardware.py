@@ -31,6 +31,7 @@ from pydantic import (
 
 from neurosim.devices import toml_file
 from neurosim.devices.catalogue import DEVICES, AnyDevice
+from neurosim.devices.conditions import Endurance, Heat, ReadNoise
 from neurosim.devices.device import Device, Frozen, Real, Whole, without_defaults
 from neurosim.devices.faults import Faults
 from neurosim.devices.frozen import FrozenDict, frozen
@@ -41,7 +42,7 @@ from neurosim.errors import UsageError, unknown
 MIN_BITS, MAX_BITS = 2, 16
 WHOLE = ("parameters", "layers")
 """Tables whose keys are patterns with dots: taken as they are, never flattened."""
-_SILENT = ("faults", "periphery")
+_SILENT = ("faults", "periphery", "heat", "endurance", "read_noise")
 """Tables that descriptions leave out, as they did before there were any, while they change nothing."""
 
 
@@ -324,6 +325,7 @@ class Source(Frozen):
         doi: of the publication, without ``https://doi.org/``.
         citation: the publication, for people.
         year: of the publication.
+        node_nm: of the process, in nanometres; None where it is not stated.
         fit_range: what was measured; outside of it the model extrapolates.
         covers: what the description models and what it leaves out.
     """
@@ -331,6 +333,7 @@ class Source(Frozen):
     doi: str = Field(default="", pattern=r"^(10\.\d{4,9}/\S+)?$")
     citation: str = ""
     year: Whole | None = Field(default=None, ge=1900, le=2200)
+    node_nm: Real | None = Field(default=None, gt=0.0, le=1e6)
     fit_range: str = ""
     covers: str = ""
 
@@ -367,6 +370,9 @@ class Hardware(Frozen):
     wires: Wires = Wires()
     faults: Faults = Faults()
     periphery: Periphery = Periphery()
+    heat: Heat = Heat()
+    endurance: Endurance = Endurance()
+    read_noise: ReadNoise = ReadNoise()
     source: Source = Source()
     parameters: dict[str, Spread] = FrozenDict()
     layers: dict[str, dict[str, Any]] = FrozenDict()
@@ -398,6 +404,11 @@ class Hardware(Frozen):
                 "expected fewer faults.spare_columns than columns of a tile; got "
                 f"{self.faults.spare_columns} with array.cols={self.array.cols}"
             )
+        if self.heat.act and self.activation_energy_ev is None:
+            raise ValueError(
+                f"expected heat.activation_energy_ev with heat.storage_kelvin={self.heat.storage_kelvin:g}: "
+                f"device {self.device.kind!r} has none of its own, as none was found published"
+            )
         # lines that end one by one, or differ in drive, would each need a solution of their own
         around = self.periphery
         if self.wires.nonlinear and (
@@ -408,6 +419,22 @@ class Hardware(Frozen):
                 "wires.model='nonlinear'"
             )
         return self
+
+    @property
+    def activation_energy_ev(self) -> float | None:
+        """Of ageing: what the description says, or what the device knows; None if neither."""
+        given = self.heat.activation_energy_ev
+        return self.device.activation_energy_ev(self.heat.reference_kelvin) if given is None else given
+
+    def equivalent_s(self, time_s: float) -> float:
+        """The age at the temperature of the measurement that does what ``time_s`` of storage does.
+
+        >>> hot = hardware("stt-mram-typical", heat__storage_kelvin=400.0)
+        >>> f"{hot.equivalent_s(1.0):.3g}"
+        '3.27e+06'
+        """
+        energy = self.activation_energy_ev
+        return time_s if not self.heat.act or energy is None else time_s * self.heat.acceleration(energy)
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -527,6 +554,9 @@ TABLES: dict[str, type[BaseModel]] = {
     "wires": Wires,
     "faults": Faults,
     "periphery": Periphery,
+    "heat": Heat,
+    "endurance": Endurance,
+    "read_noise": ReadNoise,
     "source": Source,
 }
 """The tables of a description; that of the device has the fields of its kind."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from neurosim.devices.conditions import BOLTZMANN_EV
 from neurosim.devices.device import Device, Effect, Real, check_target, check_time, percent
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class SttMram(Device):
         # from g to the turned state by a factor, so that gradients pass as they did when it was written
         other, own = (self._conductance(side, g[0].detach(), draws) for side in (~fresh, fresh))
         return (g * (other / own).where(turned, g.new_ones(()))).to(g.dtype)
+
+    def activation_energy_ev(self, reference_kelvin: float) -> float | None:
+        """Δ·k·T: the barrier is what it is, Δ is in units of kT."""
+        return self.thermal_stability * BOLTZMANN_EV * reference_kelvin
 
     def turned(self, time_s: float) -> float:
         """The probability that heat has turned a state over."""
