@@ -8,7 +8,7 @@ from typing import Any
 from neurosim.devices import Hardware
 from neurosim.devices.fit_range import in_words
 
-_HEAD = ("name", "device", "year", "node", "range, µS", "measured until", "source")
+_HEAD = ("name", "year", "node", "range, µS", "until", "source")
 
 
 def technology(hardware: Hardware) -> dict[str, Any]:
@@ -32,12 +32,12 @@ def technology(hardware: Hardware) -> dict[str, Any]:
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """A line a technology.
+    """A line a technology, of at most 100 columns for the presets; "until": the last age that was measured.
 
     >>> from neurosim.devices import hardware
     >>> print(as_table([technology(hardware("pcm-hermes-2023"))]))
-    name             device      year  node   range, µS  measured until  source
-    pcm-hermes-2023  pcm-hermes  2023  14 nm  0-20.7     1 day           10.1038/s41928-023-01010-1
+    name             year  node   range, µS  until  source
+    pcm-hermes-2023  2023  14 nm  0-20.7     1 day  10.1038/s41928-023-01010-1
     """
     lines = [_HEAD, *(_line(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
@@ -53,7 +53,6 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     until = "-" if measured is None else in_words(measured[1]) if measured[1] else "programming"
     return (
         row["name"],
-        row["device"],
         str(row["year"] or "-"),
         f"{row['node_nm']:g} nm" if row["node_nm"] else "-",
         f"{low}-{high}",
@@ -78,5 +77,7 @@ def _paragraph(row: dict[str, Any]) -> str:
     ]
     lines = [f"{row['name']} ({row['device']}, {year}{node})"]
     for label, text in parts:
-        lines += textwrap.wrap(f"{label}{text}", 98, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            f"{label}{text}", 98, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
     return "\n".join(lines)

@@ -24,11 +24,15 @@ def heed_conductances(hardware: Hardware, said: set[Bound]) -> None:
 
 
 def heed_age(hardware: Hardware, time_s: float, said: set[Bound]) -> None:
-    """Warn of an age at which a device was not measured; arguments as :func:`heed_conductances`."""
+    """Warn of an age and a temperature at which a device was not measured; arguments as above."""
     if time_s == 0.0:
         return
     for one in hardware.variants() if hardware.layers else [hardware]:
-        _tell(one.device, one.device.fit_range().time_beyond(one.device.kind, one.equivalent_s(time_s)), said)
+        device, heat, measured = one.device, one.heat, one.device.fit_range()
+        _tell(device, measured.time_beyond(device.kind, one.equivalent_s(time_s)), said)
+        if heat.act:
+            found = measured.heat_beyond(device.kind, heat.storage_kelvin, heat.reference_kelvin)
+            _tell(device, found, said)
 
 
 def _devices(hardware: Hardware) -> Iterable[Device]:

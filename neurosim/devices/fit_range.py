@@ -17,10 +17,13 @@ class FitRange:
     Attributes:
         g_siemens: least and greatest measured conductance.
         time_s: first and last measured time after programming.  (0, 0): only right after programming.
+        kelvin: least and greatest temperature at which devices aged; None where none is stated: then that of
+            the laboratory.
     """
 
     g_siemens: tuple[float, float] | None = None
     time_s: tuple[float, float] | None = None
+    kelvin: tuple[float, float] | None = None
 
     def conductance_beyond(self, kind: str, g_min: float, g_max: float) -> Iterator[tuple[str, str]]:
         """(bound, sentence) for each end of [g_min, g_max] that was not measured.
@@ -59,6 +62,27 @@ class FitRange:
             )
             measured = f"{until}, its numbers are extrapolated" if last else f"{until}, none is modelled"
             yield "time", f"device {kind!r} aged {in_words(time_s)}: {measured}"
+
+    def heat_beyond(self, kind: str, storage_k: float, reference_k: float) -> Iterator[tuple[str, str]]:
+        """(bound, sentence) if devices aged at another temperature than they are stored at.
+
+        Args:
+            kind: of the device.
+            storage_k: temperature of storage.
+            reference_k: that of the measurement, where the device states none.
+
+        >>> measured = FitRange(time_s=(20.0, 86400.0))
+        >>> for bound, sentence in measured.heat_beyond("pcm", 358.15, 300.0):
+        ...     print(f"{bound}: {sentence}")
+        heat: device 'pcm' stored at 358.15 K: aged at 300 K when measured, Arrhenius' law is extrapolated
+        """
+        if self.time_s is None or self.time_s[1] == 0.0:
+            return
+        low, high = self.kelvin or (reference_k, reference_k)
+        if not low <= storage_k <= high:
+            at = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
+            sentence = f"aged at {at} when measured, Arrhenius' law is extrapolated"
+            yield "heat", f"device {kind!r} stored at {storage_k:g} K: {sentence}"
 
 
 _UNITS = (("year", 31557600.0), ("day", 86400.0), ("hour", 3600.0), ("min", 60.0), ("s", 1.0))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neurosim.random import Draws
 
 YEAR_S = 3.15576e7
+_QUOTED_KELVIN = 398.15
 _SMALLEST_FRACTION = 1e-7  # below it a cell is off, and its logarithm is cut
 
 
@@ -38,9 +39,10 @@ class Flash(Device):
     Sources: tuning to better than 1 % of any weak-inversion current, X. Guo et al., "Temperature-insensitive
     analog vector-by-matrix multiplier based on 55 nm NOR flash memory cells", 2016,
     doi:10.48550/arXiv.1611.03379, and F. Merrikh Bayat et al., 2014, doi:10.48550/arXiv.1410.4781 (180 nm,
-    over almost three orders of magnitude of current).  Retention of "about 6 bits for 15 years" of analog
-    floating gates is quoted in IEEE Xplore 1465045 (2005): half a step of 6 bits, 1/128, is f/e after 15
-    years at f = e/128 = 0.0212.  The logarithmic course and t0 are assumptions.
+    over almost three orders of magnitude of current).  Retention of "about 6 bits for 15 years", at more
+    than 125 °C, of analog floating gates is quoted in IEEE Xplore 1465045 (2005): half a step of 6 bits,
+    1/128, is f/e after 15 years at f = e/128 = 0.0212.  With heat, ``heat.reference_kelvin`` is 398.15 K.
+    The logarithmic course and t0 are assumptions.
 
     >>> import torch
     >>> from neurosim.random import Draws
@@ -78,8 +80,8 @@ class Flash(Device):
         return min(self.retention_loss * growth, 1.0)
 
     def fit_range(self) -> FitRange:
-        """Up to the age for which the loss of charge is quoted."""
-        return FitRange(time_s=(0.0, self.retention_time_s))
+        """Up to the age, and at the temperature, for which the loss of charge is quoted."""
+        return FitRange(time_s=(0.0, self.retention_time_s), kelvin=(_QUOTED_KELVIN, _QUOTED_KELVIN))
 
     def effects(self) -> list[Effect]:
         years = self.retention_time_s / YEAR_S

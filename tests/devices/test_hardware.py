@@ -51,6 +51,7 @@ def test_presets_are_those_announced() -> None:
         "ecram-tang-2018", "ecram-kim-2019", "stt-mram-typical",
         "pcm-hermes-2023", "pcm-hermes-2023-one-device", "rram-wan-2022", "rram-wan-2022-crosssim",
         "rram-cmo-2025", "rram-cmo-2025-fast", "rram-milo-2021",
+        "rram-taox-he-2026", "rram-taox-hong-2025", "stt-mram-li-2025",
     }  # fmt: skip
     assert set(hardware_names()) == announced
 
