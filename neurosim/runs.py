@@ -366,9 +366,15 @@ class Subject(ABC):
         """The data: converters are fixed on its training part, chips are tested on its test part."""
 
     def deploy(self, hardware: Hardware, splits: Splits, placement: Placement | None = None) -> Deployed:
-        """The network on this hardware, its converters fixed on the first training samples."""
-        inputs = splits.train[: _calibration_samples(splits)].inputs
-        return (placement or Placement()).deploy(self.model(), hardware, inputs)
+        """The network on this hardware, its converters fixed on the first training samples.
+
+        So are the weights that are verified when they are written, where the hardware verifies some only.
+        """
+        some = splits.train[: _calibration_samples(splits)]
+        net = (placement or Placement()).deploy(self.model(), hardware, some.inputs)
+        if any(one.writing.selective for one in hardware.variants()):
+            net.select_verified(some.inputs, some.targets)
+        return net
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """Everything that may run code of the network goes inside."""

@@ -19,6 +19,8 @@ from neurosim.devices.mapping import to_fractions
 from neurosim.devices.mappings import Mapping, OneSidedPair, SignificancePairs, mapping_of
 from neurosim.devices.pairs import Pair, age_pair, program_difference, program_fractions
 from neurosim.devices.remapping import Broken, healed, remapped
+from neurosim.devices.writing.verify import Cost, written
+from neurosim.errors import UsageError
 from neurosim.random import Draws
 
 State = dict[str, Tensor]
@@ -70,6 +72,10 @@ class Cells:
     hardware: Hardware
     scaling: Literal["per-layer", "per-column"]
     readers: int = 0
+    # (outputs, rest): which weights are verified when they are written, where only some are
+    verified: Tensor | None = None
+    # of all that was written since reset
+    cost: Cost = field(default_factory=Cost)
     # from which output on which layout holds, and whether that is of the transposed: where faults lie
     _tiles: dict[int, tuple[Layout, bool]] = field(default_factory=dict)
     _defects: list[tuple[Defects, ...]] | None = None
@@ -98,6 +104,7 @@ class Cells:
         self._held = None
         if not keep_devices:
             self._programmed_planes = self._defects = None
+            self.cost = Cost()
 
     def hold(self, weight: Tensor, active: Active, keep: bool) -> Held:
         """Program, unless that is done, and age.
@@ -146,7 +153,7 @@ class Cells:
     def _whole(self, weight: Tensor, active: Active, keep: bool) -> Held:
         """Without faults: both legs in one pass over memory, where the device has such a kernel."""
         device = self.hardware.device
-        if not keep and active.time_s == 0 and self.mapping.plain:
+        if not keep and active.time_s == 0 and self.mapping.plain and not self.hardware.writing.act:
             x, scale = self._fractions(weight)
             found = program_difference(device, x, self._draws(active, weight, 0))
             if found is not None:
@@ -363,14 +370,38 @@ class Cells:
 
     def _program(self, fraction: Tensor, draws: tuple[Draws, Draws]) -> Plane:
         """The devices of one plane, written once."""
-        if isinstance(self.mapping, OneSidedPair):
+        if isinstance(self.mapping, OneSidedPair) and not self.hardware.writing.act:
             return Plane(*program_fractions(self.hardware.device, fraction, draws))
         return self._write(self.mapping.targets(fraction, self.hardware.device), draws)
 
     def _write(self, targets: Sequence[Tensor], draws: tuple[Draws, Draws]) -> Plane:
-        device = self.hardware.device
-        legs = tuple(device.program(g, draw) for g, draw in zip(targets, draws, strict=False))
+        device, writing = self.hardware.device, self.hardware.writing
+        pairs = zip(targets, draws, strict=False)
+        if writing.act:
+            found = [written(device, writing, g, draw, self._verified(g)) for g, draw in pairs]
+            legs = tuple(state for state, _ in found)
+            self.cost = sum((cost for _, cost in found), self.cost)
+        else:
+            legs = tuple(device.program(g, draw) for g, draw in pairs)
         return Plane(legs, self.mapping.held([leg["g_siemens"] for leg in legs], device))
+
+    def blind_variance(self, weight: Tensor) -> Tensor:
+        """Of blind writing, in units of the parameter squared, (outputs, rest): as if one leg moved."""
+        x, scale = self._fractions(weight)
+        writing, share = self.hardware.writing, x.abs()
+        spread = (writing.device_std * share).square() + writing.cycle_std**2 * writing.step * share
+        return spread * scale.square()
+
+    def _verified(self, target: Tensor) -> Tensor | None:
+        """Which devices of a plane are verified; None for all."""
+        if not self.hardware.writing.selective:
+            return None
+        if self.verified is None:
+            raise UsageError(
+                f"{self.name!r} is verified in part, and nothing says in which: call "
+                "net.select_verified(inputs, targets) first"
+            )
+        return self.verified.to(target.device)
 
     def _draws(
         self, active: Active, weight: Tensor, plane: int, chips: slice = slice(None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurosim.analog.bench import Active, Bench
@@ -33,12 +34,14 @@ from neurosim.analog.mixing import mix, mixed_in, original_class, unmix
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
 from neurosim.analog.sampled import SampledModule, SampledRow
+from neurosim.analog.sensitivity import hessian_diagonal, most_sensitive
 from neurosim.analog.statistics import check_norms, forget_statistics
 from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.devices.device import check_time
 from neurosim.devices.fault_map import rows_of
+from neurosim.devices.writing.verify import Cost
 from neurosim.errors import UsageError
 from neurosim.memory import keep_freed_memory
 
@@ -228,6 +231,90 @@ class Deployed(nn.Module):
         samples = Inputs.of(args, kwargs).samples
         return report_of(self._hardware.name, counter, len(chips), samples, ideal)
 
+    def select_verified(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        probes: int = 8,
+    ) -> None:
+        """Choose the weights that are verified when they are written: ``writing.verified_fraction`` of all.
+
+        Those whose blind errors would raise the loss most, ½·∂²L/∂w²·σ²(w) (Z. Yan et al., SWIM, DAC 2022,
+        doi:10.1145/3489517.3530459), by :func:`neurosim.analog.sensitivity.hessian_diagonal` of the ideal
+        network.
+
+        Args:
+            inputs, targets: of the training data.
+            loss: of outputs and targets.
+            probes: of the estimate.
+
+        Raises:
+            UsageError: this hardware verifies all weights, or none.
+        """
+        placed = self._selective_cells()
+        if not placed:
+            raise UsageError(
+                f"{self._hardware.name!r} does not choose: set writing.verified_fraction below 1"
+            )
+        named = {id(parameter): name for name, parameter in self.named_parameters()}
+        parameters = {
+            id(weight): weight for weight, _, _ in placed.values() if isinstance(weight, nn.Parameter)
+        }
+        if any(id(weight) not in named for weight, _, _ in placed.values()):
+            raise UsageError(
+                "expected parameters as weights; a weight of this network is computed from others"
+            )
+        with _eval_mode(self), _off_bench(self._bench):
+            curvature = dict(
+                zip(
+                    parameters,
+                    hessian_diagonal(lambda: loss(self(inputs), targets), list(parameters.values()), probes),
+                    strict=True,
+                )
+            )
+        scores = {
+            name: crossbar.operator.cells(curvature[id(weight)]).clamp(min=0.0)
+            * cells.blind_variance(crossbar.operator.cells(weight.detach()))
+            for name, (weight, crossbar, cells) in placed.items()
+        }
+        fraction = self._hardware.writing.verified_fraction
+        for name, mask in most_sensitive(scores, fraction).items():
+            placed[name][2].verified = mask
+
+    def _selective_cells(self) -> dict[str, tuple[Tensor, Crossbar, Cells]]:
+        """Weight, a reader and devices of every parameter that is verified in part, by name of the latter."""
+        found: dict[str, tuple[Tensor, Crossbar, Cells]] = {}
+        for module in self.modules():
+            for key, crossbar in module._crossbars.items() if isinstance(module, OnCrossbars) else ():
+                if crossbar.cells.hardware.writing.selective:
+                    weight = module._weight_of(key)  # type: ignore[operator]
+                    found.setdefault(crossbar.cells.name, (weight, crossbar, crossbar.cells))
+        return found
+
+    def writing_cost(self, chips: Chips) -> dict[str, Cost]:
+        """What writing these chips takes, by layer.
+
+        Raises:
+            UsageError: this hardware does not write by pulses; or as :meth:`on`.
+        """
+        if not any(crossbar.hardware.writing.act for crossbar in self._all_crossbars()):
+            raise UsageError(f"{self._hardware.name!r} does not write by pulses: set writing.scheme")
+        found: dict[str, Cost] = {}
+        with torch.no_grad(), self.on(chips):
+            active = self._bench.active
+            assert active is not None
+            for module in self.modules():
+                if not isinstance(module, OnCrossbars):
+                    continue
+                for key, crossbar in module._crossbars.items():
+                    weight, bias = module._weight_of(key).detach(), module._bias_of(key)
+                    for cells, wanted in crossbar.all_cells(weight, bias):
+                        if cells.hardware.writing.act and cells.name not in found:
+                            cells.hold(wanted.detach(), active, keep=True)
+                            found[cells.name] = cells.cost
+        return found
+
     def calibration_state(self) -> dict[str, Tensor]:
         """The fixed ranges, by layer.
 
@@ -242,6 +329,8 @@ class Deployed(nn.Module):
                 state[f"{crossbar.name}.adc"] = crossbar.ranges.adc.clone()
                 if crossbar.ranges.inputs is not None:
                     state[f"{crossbar.name}.inputs"] = crossbar.ranges.inputs.clone()
+            if crossbar.cells.verified is not None:
+                state[f"{crossbar.name}.verified"] = crossbar.cells.verified.clone()
         return state
 
     def load_calibration_state(self, state: Mapping[str, Tensor]) -> None:
@@ -257,7 +346,11 @@ class Deployed(nn.Module):
             raise UsageError(
                 f"calibration names layer {missing[0]!r}, which is not on a crossbar of this network"
             )
-        taken = {name: _ranges_of(known[name], state) for name in names}
+        masks = {key.rpartition(".")[0]: mask for key, mask in state.items() if key.endswith(".verified")}
+        ranged = {key.rpartition(".")[0] for key in state if not key.endswith(".verified")}
+        taken = {name: _ranges_of(known[name], state) for name in names if name in ranged}
+        for name, mask in masks.items():
+            known[name].cells.verified = mask.detach().clone().bool()
         for name, ranges in taken.items():
             known[name].ranges, known[name].unreached = ranges, False
         for crossbar in known.values():

@@ -106,9 +106,11 @@ def effects_of(hardware: Hardware) -> list[Effect]:
     compensated = hardware.compensation != "none"
     compensation = Effect(name, compensated, "once per chip and age" if compensated else "-", size)
     return [
-        *_mapping(hardware), *_dac(hardware.dac), *hardware.device.effects(), *conditions.effects(
+        *_mapping(hardware), *_dac(hardware.dac), *hardware.writing.effects(), *hardware.device.effects(),
+        *conditions.effects(
             hardware.heat, hardware.endurance, hardware.read_noise, hardware.activation_energy_ev
-        ), *hardware.faults.effects(),
+        ),
+        *hardware.faults.effects(),
         _wires(hardware), *_periphery(hardware.periphery), noise, *_adc(hardware.adc), compensation,
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -93,6 +93,9 @@ class Device(Frozen, ABC):
     A subclass is final: it states its constants as fields and its physics as three pure methods.
     Tensors keep the type (float32 or float64) and place of ``g_target_siemens``.
     """
+
+    # whether a conductance that another process has written ages as one of its own
+    written_apart: ClassVar[bool] = True
 
     kind: str
     g_min_siemens: Real = Field(default=0.0, ge=0.0, le=1.0)

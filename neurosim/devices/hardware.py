@@ -37,12 +37,13 @@ from neurosim.devices.faults import Faults
 from neurosim.devices.frozen import FrozenDict, frozen
 from neurosim.devices.problems import Problem, Several, problems, unknown_field
 from neurosim.devices.spread import Spread
+from neurosim.devices.writing.description import Writing
 from neurosim.errors import UsageError, unknown
 
 MIN_BITS, MAX_BITS = 2, 16
 WHOLE = ("parameters", "layers")
 """Tables whose keys are patterns with dots: taken as they are, never flattened."""
-_SILENT = ("faults", "periphery", "heat", "endurance", "read_noise")
+_SILENT = ("writing", "faults", "periphery", "heat", "endurance", "read_noise")
 """Tables that descriptions leave out, as they did before there were any, while they change nothing."""
 
 
@@ -368,6 +369,7 @@ class Hardware(Frozen):
     dac: Dac = Dac()
     adc: Adc = Adc()
     wires: Wires = Wires()
+    writing: Writing = Writing()
     faults: Faults = Faults()
     periphery: Periphery = Periphery()
     heat: Heat = Heat()
@@ -403,6 +405,11 @@ class Hardware(Frozen):
             raise ValueError(
                 "expected fewer faults.spare_columns than columns of a tile; got "
                 f"{self.faults.spare_columns} with array.cols={self.array.cols}"
+            )
+        if self.writing.act and not self.device.written_apart:
+            raise ValueError(
+                f"expected writing.scheme='none' with device {self.device.kind!r}, whose measured error is "
+                "that of its own writing and moves with age"
             )
         if self.heat.act and self.activation_energy_ev is None:
             raise ValueError(
@@ -552,6 +559,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "dac": Dac,
     "adc": Adc,
     "wires": Wires,
+    "writing": Writing,
     "faults": Faults,
     "periphery": Periphery,
     "heat": Heat,

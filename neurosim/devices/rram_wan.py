@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,7 @@ class RramWan(Device):
     [2.0, 3.9]
     """
 
+    written_apart: ClassVar[bool] = False
     kind: Literal["rram-wan"] = "rram-wan"
     g_min_siemens: Real = Field(default=1e-6, ge=0.0, le=1.0)
     g_max_siemens: Real = Field(default=40e-6, ge=1e-15, le=1.0)

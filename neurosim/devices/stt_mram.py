@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,7 @@ class SttMram(Device):
     [[6000.0, 3000.0]]
     """
 
+    written_apart: ClassVar[bool] = False
     kind: Literal["stt-mram"] = "stt-mram"
     g_min_siemens: Real = Field(default=1 / 6000, ge=0.0, le=1.0)
     g_max_siemens: Real = Field(default=1 / 3000, ge=1e-15, le=1.0)
