@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neurosim.devices import Device
+from neurosim.devices import Device, hardware, hardware_names
 from neurosim.devices.fit_range import in_words
 from neurosim.devices.fits import polynomial
 from neurosim.devices.fitting import Curve, Fit
 from neurosim.report.figure import COLOURS, GREY, INK, PALE, _picture, _save
+from neurosim.report.published import Point, published_for
 
 Array = npt.NDArray[np.float64]
 
@@ -120,7 +121,9 @@ def device_figure(device: Device, name: str, *, path: str | Path) -> Path:
 
     Three panels: standard deviation (solid) and mean error (dotted) against the target right after
     programming; median and 5–95 % band over time for five targets, dashed beyond the last measured time;
-    what fluctuates from read to read against conductance.
+    what fluctuates from read to read against conductance.  Where ``name`` is a preset with this very device,
+    published points lie over the curves: circles are deviations and means, ticks 1.645 published deviations
+    (5 % and 95 % of a normal distribution) around them, crosses another fit of the same data.
 
     Raises:
         UsageError: ``path`` ends in neither .svg nor .png.
@@ -141,12 +144,66 @@ def device_figure(device: Device, name: str, *, path: str | Path) -> Path:
         _draw_error(error, seen, size, unit)
         _draw_fan(fan, seen, size, unit)
         _draw_noise(noise, seen, size, unit)
+        _over_error(error, points, size)
+        _over_fan(fan, points, size)
+        _over_noise(noise, points, seen, size)
 
+    points = points_of(device, name)
     reading = (
         f"{DEVICES_A_POINT:,} sampled devices a point  ·  bands: 5th to 95th percentile"
         "  ·  dashed: beyond what was measured"
     )
+    reading += "  ·  circles: published" if points else ""
     return _save(path, kind, draw, f"{name}: device {device.kind}", reading)
+
+
+def points_of(device: Device, name: str) -> tuple[Point, ...]:
+    """The published points of a preset; none where its device was changed."""
+    if name not in hardware_names() or hardware(name).device != device:
+        return ()
+    return published_for(name)
+
+
+def _over_error(axes: Any, points: Sequence[Point], size: float) -> None:
+    for quantity, marker in (("std", "o"), ("std_other", "x")):
+        # a second after programming is the first time at which some were measured
+        shown = [p for p in points if p.quantity == quantity and p.time_s <= 1.0]
+        x, y = [p.target_siemens / size for p in shown], [p.value / size for p in shown]
+        colour = COLOURS[1] if marker == "o" else GREY
+        axes.plot(x, y, marker, color=colour, markerfacecolor="none", markeredgewidth=1.6, zorder=5)
+
+
+def _over_fan(axes: Any, points: Sequence[Point], size: float) -> None:
+    """Means, and 1.645 deviations around them, at each published time."""
+    means = {(p.target_siemens, p.time_s): p.value for p in points if p.quantity == "mean"}
+    for p in points:
+        if p.quantity == "nu_mean":
+            y = _drifted(p, p.time_s) / size
+            axes.plot([p.time_s], [y], "o", color=INK, markerfacecolor="none", markersize=5, zorder=5)
+        if p.quantity == "std" and p.time_s > 0:
+            middle = p.target_siemens + means.get((p.target_siemens, p.time_s), 0.0)
+            axes.errorbar(
+                [p.time_s], [middle / size], [1.645 * p.value / size], fmt="o", color=INK,
+                markerfacecolor="none", markersize=4, capsize=3, elinewidth=0.8, zorder=5,
+            )  # fmt: skip
+
+
+def _drifted(point: Point, time_s: float) -> float:
+    return point.target_siemens * float((1 + time_s / point.t0_s) ** -point.value)
+
+
+def _over_noise(axes: Any, points: Sequence[Point], seen: Sampled, size: float) -> None:
+    """Read noise of a drifting device shrinks with its conductance."""
+    drifts = [p for p in points if p.quantity == "nu_mean"]
+    left = {p.target_siemens: _drifted(p, seen.read_time) / p.target_siemens for p in drifts}
+    shifts = {
+        p.target_siemens: p.value for p in points if p.quantity == "mean" and p.time_s == seen.read_time
+    }
+    for p in points:
+        if p.quantity == "read_std":
+            part = left.get(p.target_siemens, 1.0)
+            x = (p.target_siemens * part + shifts.get(p.target_siemens, 0.0)) / size
+            axes.plot([x], [p.value * part / size], "o", color=COLOURS[2], markerfacecolor="none", zorder=5)
 
 
 def unit_of(g_siemens: float) -> tuple[float, str]:
