@@ -19,7 +19,7 @@ DEVICES = 40_000
 SAMPLING = 4 / math.sqrt(2 * DEVICES)  # four standard errors of a standard deviation: 1.4 %
 # of the published value, on top of sampling: how far our curve may be from a point
 TOLERANCE = {"peer's fit": 0.01, "text": 0.05}
-OTHER_FIT = 0.25  # CrossSim's fit of Joshi's figure against aihwkit's: two readings of one figure
+OTHER_FIT = 0.05  # CrossSim's fit of Joshi's figure against aihwkit's: two readings of one figure
 WITHOUT_POINTS = {
     "ideal": "exact",
     "gaussian-mismatch": "a formula",
