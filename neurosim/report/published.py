@@ -60,7 +60,7 @@ def published_for(preset: str) -> tuple[Point, ...]:
     """The points of one preset; none where nothing was found.
 
     >>> [round(p.value * 1e6, 3) for p in published_for("rram-milo-2021")]
-    [3.829, 3.529, 3.131, 2.733]
+    [3.829, 3.53, 3.132, 2.733]
     """
     return tuple(point for point in published() if point.preset == preset)
 
