@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "neurosim"
 UNBOUND = {"__init__"}  # the lazy public surface may name every room
-LIGHT = {"cli", "commands", "console", "doctor", "runs", "__main__", "errors", "storage", "__init__"}  # quick `--help`
+LIGHT = {
+    "cli",
+    "commands",
+    "console",
+    "doctor",
+    "runs",
+    "__main__",
+    "errors",
+    "storage",
+    "__init__",
+}  # quick `--help`
 HEAVY = {"torch", "numpy", "numba", "scipy", "sklearn", "matplotlib", "torchattacks", "safetensors"}
 
 

@@ -242,27 +242,61 @@ def simulate(
         UsageError: a time that is not above 0, or fewer than 2 points.
         RunError: the solver gave up.
     """
-    from scipy.integrate import solve_ivp
-
     if not 0.0 < until_s < math.inf or points < 2:
         raise UsageError(f"expected a time above 0 and at least 2 points; got {until_s!r} s, {points} points")
-    low, high = model.bounds
     times = np.linspace(0.0, until_s, points)
+    volts = np.array([volt(float(t)) for t in times])
+    low, high = model.bounds
+    states = np.empty(points)
+    states[0] = min(max(state, low), high)
+    at = 0
+    while at < points - 1:
+        # at a bound that the voltage pushes against the state waits for another voltage
+        if model.rate(volts[at : at + 1], states[at : at + 1])[0] == 0.0:
+            states[at + 1] = states[at]
+            at += 1
+            continue
+        at = _until_a_bound(model, volt, times, states, at, rtol)
+    return Trace(times, volts, model.current(volts, states), states)
+
+
+def _until_a_bound(
+    model: Switching, volt: Callable[[float], float], times: Array, states: Array, at: int, rtol: float
+) -> int:
+    """Solve from ``times[at]`` until the state meets a bound or the end; fills in ``states``.
+
+    Returns the last time that is known.
+    """
+    from scipy.integrate import solve_ivp
+
+    low, high = model.bounds
     scale = high - low
 
     def slope(t: float, y: Array) -> Array:
         x = np.clip(low + scale * y, low, high)
-        return model.rate(np.asarray([volt(t)], float), x) / scale
+        return model.drift(np.asarray([volt(t)], float), x) / scale
 
-    start = (min(max(state, low), high) - low) / scale
+    def top(t: float, y: Array) -> float:
+        return float(y[0]) - 1.0
+
+    def bottom(t: float, y: Array) -> float:
+        return float(y[0])
+
+    for event, direction in ((top, 1.0), (bottom, -1.0)):
+        event.terminal, event.direction = True, direction  # type: ignore[attr-defined]
     found = solve_ivp(
-        slope, (0.0, until_s), [start], "LSODA", times, rtol=rtol, atol=1e-9, max_step=until_s / (points - 1)
-    )
+        slope, (times[at], times[-1]), [(states[at] - low) / scale], "LSODA", times[at:],
+        events=(top, bottom), rtol=rtol, atol=1e-10, max_step=float(times[1] - times[0]),
+    )  # fmt: skip
     if not found.success:
         raise RunError(f"the equations of {type(model).__name__} could not be solved: {found.message}")
-    states = np.clip(low + scale * found.y[0], low, high)
-    volts = np.array([volt(t) for t in times])
-    return Trace(times, volts, model.current(volts, states), states)
+    known = len(found.t)
+    states[at : at + known] = np.clip(low + scale * found.y[0], low, high)
+    last = at + known - 1
+    if found.status == 1 and last < len(times) - 1:  # it met a bound between two times
+        states[last + 1] = high if len(found.t_events[0]) else low
+        last += 1
+    return last
 
 
 def hysteresis(
