@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neurosim.analog.wire_report import WireReport
     from neurosim.data import DataSet
     from neurosim.devices import Hardware
+    from neurosim.devices.writing.verify import Cost
     from neurosim.evaluation import Table
     from neurosim.models import OwnModel
     from neurosim.runs import Config, Evaluation, Placement, Run, Shard, Subject
@@ -624,8 +625,11 @@ def explain(
             "--faults", metavar="FILE", help="Write what is broken on the chips as a fault map (CSV)."
         ),
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--writing", help="Pulses, reads, time and energy of writing each layer.")
+    ] = False,
     chips: Annotated[
-        int, typer.Option("--chips", min=1, help="With --wires, --conversions or --faults: how many chips.")
+        int, typer.Option("--chips", min=1, help="How many chips the options above look at.")
     ] = 1,
     include: Include = None,
     exclude: Exclude = None,
@@ -638,8 +642,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what of a network lies on crossbars, what stays digital, and which effects act when."""
-    if sum((wires, conversions, faults is not None)) > 1:
-        raise UsageError("expected one of --wires, --conversions and --faults; got more")
+    if sum((wires, conversions, cost, faults is not None)) > 1:
+        raise UsageError("expected one of --wires, --conversions, --writing and --faults; got more")
     subjects, changes = _subjects([] if run is None else [run], model, data, weights, None, changes, data_dir)
     placement = _placement(include, exclude, strict, also, batchnorm, products)
     (opened,) = subjects.values()
@@ -654,10 +658,41 @@ def explain(
             found = net.explain_wires(lot)
         if conversions:
             found = net.conversion_report(lot, splits.validation[:1000].inputs)
+        if cost:
+            console.emit(*_writing_cost(net.writing_cost(lot), net.hardware, chips), as_json)
+            return
         if faults is not None:
             _write_fault_map(faults, net.fault_map(lot), chips, as_json)
             return
     console.emit(found.to_dict(), str(found), as_json)
+
+
+def _writing_cost(
+    costs: Mapping[str, Cost], hardware: Hardware, chips: int
+) -> tuple[list[dict[str, object]], str]:
+    """Of each parameter on devices, as rows and as a table; times as if devices were written one by one."""
+    from neurosim.analog.explain import aligned
+
+    rows: list[dict[str, object]] = []
+    lines: list[tuple[str, ...]] = [
+        ("parameter", "devices a chip", "pulses a device", "most", "accepted", "seconds", "joule")
+    ]
+    for name, cost in costs.items():
+        seconds, devices = cost.seconds(hardware.writing) / chips, cost.devices // chips
+        each, share, joule = cost.pulses / cost.devices, cost.accepted / cost.devices, cost.joule / chips
+        rows.append(
+            {
+                "parameter": name, "devices": devices, "pulses_a_device": each, "longest": cost.longest,
+                "accepted": share, "seconds": seconds, "joule": joule,
+            }
+        )  # fmt: skip
+        lines.append(
+            (
+                name, f"{devices:,}", f"{each:.1f}", str(cost.longest), f"{100 * share:.2f} %",
+                f"{seconds:.3g}", f"{joule:.3g}",
+            )
+        )  # fmt: skip
+    return rows, f"Writing a chip of {hardware.name!r}:\n{aligned(lines)}"
 
 
 def _write_fault_map(path: Path, rows: list[dict[str, object]], chips: int, as_json: bool) -> None:

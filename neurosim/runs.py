@@ -373,7 +373,7 @@ class Subject(ABC):
         some = splits.train[: _calibration_samples(splits)]
         net = (placement or Placement()).deploy(self.model(), hardware, some.inputs)
         if any(one.writing.selective for one in hardware.variants()):
-            net.select_verified(some.inputs, some.targets)
+            net.select_verified(some.inputs)
         return net
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:

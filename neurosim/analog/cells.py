@@ -399,7 +399,7 @@ class Cells:
         if self.verified is None:
             raise UsageError(
                 f"{self.name!r} is verified in part, and nothing says in which: call "
-                "net.select_verified(inputs, targets) first"
+                "net.select_verified(inputs) first"
             )
         return self.verified.to(target.device)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurosim.analog.bench import Active, Bench
@@ -34,7 +33,7 @@ from neurosim.analog.mixing import mix, mixed_in, original_class, unmix
 from neurosim.analog.on_chips import PIECE_BYTES, OnChips
 from neurosim.analog.realised import Ranges
 from neurosim.analog.sampled import SampledModule, SampledRow
-from neurosim.analog.sensitivity import hessian_diagonal, most_sensitive
+from neurosim.analog.sensitivity import fisher_diagonal, most_sensitive
 from neurosim.analog.statistics import check_norms, forget_statistics
 from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
@@ -231,50 +230,36 @@ class Deployed(nn.Module):
         samples = Inputs.of(args, kwargs).samples
         return report_of(self._hardware.name, counter, len(chips), samples, ideal)
 
-    def select_verified(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-        probes: int = 8,
-    ) -> None:
+    def select_verified(self, *args: Any, probes: int = 64, **kwargs: Any) -> None:
         """Choose the weights that are verified when they are written: ``writing.verified_fraction`` of all.
 
-        Those whose blind errors would raise the loss most, ½·∂²L/∂w²·σ²(w) (Z. Yan et al., SWIM, DAC 2022,
-        doi:10.1145/3489517.3530459), by :func:`neurosim.analog.sensitivity.hessian_diagonal` of the ideal
-        network.
+        Those whose blind errors would raise the loss most, ½·F·σ²(w) with F the Fisher information of a
+        classifier (:func:`neurosim.analog.sensitivity.fisher_diagonal` of the ideal network), as Z. Yan et
+        al. choose by second derivatives (SWIM, DAC 2022, doi:10.1145/3489517.3530459).
 
         Args:
-            inputs, targets: of the training data.
-            loss: of outputs and targets.
+            args, kwargs: inputs of the network, from the training data; it gives logits (samples, classes,
+                …).
             probes: of the estimate.
 
         Raises:
-            UsageError: this hardware verifies all weights, or none.
+            UsageError: this hardware verifies all weights, or none; a weight is no parameter.
         """
         placed = self._selective_cells()
         if not placed:
             raise UsageError(
-                f"{self._hardware.name!r} does not choose: set writing.verified_fraction below 1"
+                f"{self._hardware.name!r} does not choose weights: set writing.verified_fraction below 1"
             )
-        named = {id(parameter): name for name, parameter in self.named_parameters()}
         parameters = {
             id(weight): weight for weight, _, _ in placed.values() if isinstance(weight, nn.Parameter)
         }
-        if any(id(weight) not in named for weight, _, _ in placed.values()):
-            raise UsageError(
-                "expected parameters as weights; a weight of this network is computed from others"
-            )
+        if any(id(weight) not in parameters for weight, _, _ in placed.values()):
+            raise UsageError("expected parameters as weights to verify in part; got one that is computed")
         with _eval_mode(self), _off_bench(self._bench):
-            curvature = dict(
-                zip(
-                    parameters,
-                    hessian_diagonal(lambda: loss(self(inputs), targets), list(parameters.values()), probes),
-                    strict=True,
-                )
-            )
+            found = fisher_diagonal(lambda: self(*args, **kwargs), list(parameters.values()), probes)
+        curvature = dict(zip(parameters, found, strict=True))
         scores = {
-            name: crossbar.operator.cells(curvature[id(weight)]).clamp(min=0.0)
+            name: crossbar.operator.cells(curvature[id(weight)])
             * cells.blind_variance(crossbar.operator.cells(weight.detach()))
             for name, (weight, crossbar, cells) in placed.items()
         }

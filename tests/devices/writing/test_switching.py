@@ -154,7 +154,7 @@ def test_no_voltage_no_current(model: Switching) -> None:
 def test_the_loop_closes_with_the_frequency(model: Switching) -> None:
     # models with thresholds switch later in the cycle at first, and their loops grow before they close
     volt, frequency = drive(model)
-    factors = (1, 10, 100, 1e4, 1e6)
+    factors = (1, 10, 100, 1e4, 1e9)
     areas = [loop_area_watt(hysteresis(model, volt, frequency * factor, points=801)) for factor in factors]
     assert areas[-1] < 0.05 * max(areas)
     if isinstance(model, LinearIonDrift):

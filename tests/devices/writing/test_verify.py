@@ -205,7 +205,7 @@ def test_verifying_the_sensitive_weights_beats_chance_and_magnitude() -> None:
     losses = {}
     for way in ("sensitive", "random"):
         net = deploy(model, hw)
-        net.select_verified(x, y)
+        net.select_verified(x)
         if way == "random":
             for cells in [crossbar.cells for crossbar in net._all_crossbars()]:
                 assert cells.verified is not None
@@ -224,7 +224,7 @@ def test_choices_travel_with_the_calibration() -> None:
     net = deploy(model, hw)
     with pytest.raises(UsageError, match=r"call net\.select_verified"), net.on(ns.Lot(hw)[0:1]) as chips:
         chips(x[:3])
-    net.select_verified(x, y)
+    net.select_verified(x)
     state = net.calibration_state()
     chosen = torch.cat([mask.flatten() for key, mask in state.items() if key.endswith("verified")])
     assert float(chosen.double().mean()) == pytest.approx(0.3, abs=1e-3)
