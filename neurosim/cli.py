@@ -20,7 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from neurosim import __version__, console, interrupts
-from neurosim.commands import writing
+from neurosim.commands import export, writing
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(writing.app, name="write")
+app.command("export")(export.export)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 DataDir = Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from neurosim.devices.aihwkit_noise import AihwkitNoise
 from neurosim.devices.device import Device
 from neurosim.devices.ecram import Ecram
 from neurosim.devices.fefet import Fefet
@@ -37,6 +38,7 @@ DEVICES: dict[str, type[Device]] = {
     "fefet": Fefet,
     "ecram": Ecram,
     "stt-mram": SttMram,
+    "aihwkit": AihwkitNoise,
 }
 
 if TYPE_CHECKING:

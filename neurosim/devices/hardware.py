@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from neurosim.devices import toml_file
+from neurosim.devices.aihwkit_noise import PREFIX, device_of
 from neurosim.devices.catalogue import DEVICES, AnyDevice
 from neurosim.devices.conditions import Endurance, Heat, ReadNoise
 from neurosim.devices.device import Device, Frozen, Real, Whole, without_defaults
@@ -576,7 +577,9 @@ def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: obje
     """A hardware description by preset name or TOML file, with changes.
 
     Args:
-        name_or_path: one of :func:`hardware_names`, the path of a TOML file, or a Hardware.
+        name_or_path: one of :func:`hardware_names`, the path of a TOML file, a Hardware, or
+            ``"aihwkit:MODEL"``, a noise model of aihwkit, whose arguments are then ``changes`` too or stand
+            in brackets: ``"aihwkit:PCMLikeNoiseModel(g_max=25)"``.
         changes: fields to change.  Tables take a mapping (``array={"rows": 128}``); two underscores
             stand for a dot (``array__rows=128``), as does ``**{"array.rows": 128}``.
 
@@ -592,6 +595,13 @@ def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: obje
     """
     if isinstance(name_or_path, Hardware):
         found = name_or_path
+    elif isinstance(name_or_path, str) and name_or_path.startswith(PREFIX):
+        # what is no field of a description is an argument of the model
+        known = {name for name in changes if name.split("__")[0].split(".")[0] in Hardware.model_fields}
+        options = {name: value for name, value in changes.items() if name not in known}
+        changes = {name: value for name, value in changes.items() if name in known}
+        device = device_of(name_or_path, options)
+        found = Hardware(name=f"{PREFIX}{device.model}", device=device, source=_OF_AIHWKIT)
     elif _is_path(name_or_path):
         found = _from_file(Path(name_or_path))
     else:
@@ -599,6 +609,12 @@ def hardware(name_or_path: str | os.PathLike[str] | Hardware, /, **changes: obje
     if not changes:
         return found
     return found.with_all({name.replace("__", "."): value for name, value in changes.items()})
+
+
+_OF_AIHWKIT = Source(
+    citation="a noise model of IBM's aihwkit; see its documentation for where its numbers are from",
+    covers="what aihwkit's model does to each device of a pair; ideal converters and compensation until set",
+)
 
 
 def hardware_names() -> list[str]:

@@ -350,7 +350,7 @@ bits = [
     "text,sentence",
     [
         ("", "field 'device' is missing"),
-        ("[device]\n", "line 1: field 'device.kind' is missing: expected one of ecram, "),
+        ("[device]\n", "line 1: field 'device.kind' is missing: expected one of aihwkit, "),
         ('x = 1\n[device]\nkind = "pmc"', "line 3: unknown device.kind 'pmc': did you mean 'pcm'?"),
         ("device = 3", "line 1: expected a table of fields; got device=3"),
         ('[device]\nkind = "ideal"\n[array]\nrows = true', "line 4: expected a number; got array.rows=True"),

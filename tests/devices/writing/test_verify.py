@@ -219,7 +219,7 @@ def test_verifying_the_sensitive_weights_beats_chance_and_magnitude() -> None:
 
 
 def test_choices_travel_with_the_calibration() -> None:
-    model, x, y = network()
+    model, x, _ = network()
     hw = hardware("ideal", writing=process(verified_fraction=0.3).model_dump())
     net = deploy(model, hw)
     with pytest.raises(UsageError, match=r"call net\.select_verified"), net.on(ns.Lot(hw)[0:1]) as chips:
