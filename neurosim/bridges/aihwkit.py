@@ -48,6 +48,9 @@ def from_aihwkit(config: Any, name: str = "from-aihwkit") -> Imported:
     left: list[str] = []
     changes: dict[str, Any] = {
         "name": name,
+        "description": f"An inference configuration of aihwkit: {type(config.noise_model).__name__}.",
+        "source.citation": "an aihwkit configuration of the user; its noise model is aihwkit's",
+        "source.covers": "what aihwkit's noise model does to each device of a pair, converters, output noise",
         "array.rows": int(mapping.max_input_size) or 1_000_000,
         "array.cols": int(mapping.max_output_size) or 1_000_000,
         "array.scaling": "per-column" if mapping.weight_scaling_columnwise else "per-layer",
@@ -58,7 +61,7 @@ def from_aihwkit(config: Any, name: str = "from-aihwkit") -> Imported:
         changes["dac.bits"] = _bits(float(forward.inp_res), "forward.inp_res", left)
         changes["adc.bits"] = _bits(float(forward.out_res), "forward.out_res", left)
         changes["array.output_noise_std"] = float(forward.out_noise)
-        left += _left_out(forward)
+    left += _left_out(config)
     device, said = _device(config.noise_model)
     base = hardware("ideal").model_copy(update={"device": device})
     return Imported(base.with_all(changes), (*left, *said))
@@ -77,7 +80,8 @@ def rpu_config(hw: Hardware, *, torch_tile: bool = True) -> tuple[Any, tuple[str
     """
     configs = _configs()
     config = configs.TorchInferenceRPUConfig() if torch_tile else configs.InferenceRPUConfig()
-    left = _not_there(hw)
+    model, options, left = _counterpart(hw)
+    left += _not_there(hw)
     config.mapping.max_input_size, config.mapping.max_output_size = hw.array.rows, hw.array.cols
     config.mapping.weight_scaling_omega = 1.0
     config.mapping.weight_scaling_columnwise = hw.array.scaling == "per-column"
@@ -86,7 +90,7 @@ def rpu_config(hw: Hardware, *, torch_tile: bool = True) -> tuple[Any, tuple[str
     forward.is_perfect = hw.dac.bits is None and hw.adc.bits is None and not hw.array.output_noise_std
     forward.inp_res, forward.out_res = _resolution(hw.dac.bits), _resolution(hw.adc.bits)
     forward.out_noise, forward.w_noise, forward.inp_noise = hw.array.output_noise_std, 0.0, 0.0
-    config.noise_model = _theirs(hw)
+    config.noise_model = noise_model(model, options)
     from aihwkit.inference import GlobalDriftCompensation
 
     config.drift_compensation = None if hw.compensation == "none" else GlobalDriftCompensation()
@@ -114,6 +118,11 @@ def export_to_aihwkit(
     except Exception as error:  # whatever its tiles say
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"aihwkit cannot put this network on its tiles: {reason}") from error
+
+
+def check_device(hw: Hardware) -> None:
+    """UsageError if aihwkit has no noise model for the device; needs no aihwkit to say so."""
+    _counterpart(hw)
 
 
 def script_of(hw: Hardware, run: str) -> str:
@@ -164,17 +173,36 @@ def _resolution(bits: int | None) -> float:
 _DEFAULTS = {"inp_noise": 0.0, "w_noise": 0.0, "ir_drop": 0.0, "inp_asymmetry": 0.0, "out_asymmetry": 0.0}
 
 
-def _left_out(forward: Any) -> list[str]:
+_TAKEN = {
+    "mapping": {"max_input_size", "max_output_size", "weight_scaling_columnwise", "digital_bias"},
+    "forward": {"is_perfect", "inp_res", "out_res", "out_noise"},
+}
+"""Settings that have a counterpart here."""
+_PARTS = ("mapping", "forward", "modifier", "clip", "remap", "pre_post")
+
+
+def _left_out(config: Any) -> list[str]:
+    """A sentence for every setting that acts, or differs from its default, and has no counterpart here."""
     found = []
-    for name, neutral in _DEFAULTS.items():
-        value = float(getattr(forward, name, neutral))
-        if value != neutral:
-            found.append(f"forward.{name} = {value:g} has no counterpart here")
-    if getattr(forward, "ir_drop", 0.0):
+    fresh = type(config)()
+    for part in _PARTS:
+        own, default = getattr(config, part, None), getattr(fresh, part, None)
+        if own is None or (part == "forward" and own.is_perfect):
+            continue
+        for name, value in vars(own).items():
+            if name.startswith("_") or name in _TAKEN.get(part, ()):
+                continue
+            acts = part == "forward" and name in _DEFAULTS and value != _DEFAULTS[name]
+            if acts or value != getattr(default, name, value):
+                found.append(f"{part}.{name} = {value!r} has no counterpart here")
+    if getattr(config.forward, "ir_drop", 0.0):
         found.append("set wires.r_row_ohm and wires.r_col_ohm instead of ir_drop")
-    found.append(
-        f"forward.out_bound = {float(forward.out_bound):g} and its management: ranges here are calibrated"
-    )
+    if not config.mapping.weight_scaling_omega:
+        found.append("mapping.weight_scaling_omega = 0: weights here are always scaled to the full range")
+    if not config.forward.is_perfect:
+        found.append(
+            f"forward.out_bound = {float(config.forward.out_bound):g}: ranges here are calibrated on data"
+        )
     return found
 
 
@@ -219,27 +247,53 @@ def _device(model: Any) -> tuple[AihwkitNoise, list[str]]:
     return device, said
 
 
-def _theirs(hw: Hardware) -> Any:
+_SCALES = {
+    "prog_noise_scale": "programming_scale",
+    "drift_scale": "drift_scale",
+    "read_noise_scale": "read_scale",
+}
+"""aihwkit's arguments by what they are called here."""
+
+
+def _counterpart(hw: Hardware) -> tuple[str, dict[str, Any], list[str]]:
+    """aihwkit's noise model for the device of a description, its arguments, and what they leave out.
+
+    Raises:
+        UsageError: there is none.
+    """
     device = hw.device
     if isinstance(device, AihwkitNoise):
-        return noise_model(device.model, device.options)
-    made = noise_models()
-    microsiemens = {"g_max": device.g_max_siemens * 1e6}
+        return device.model, dict(device.options), []
+    high, low = device.g_max_siemens * 1e6, device.g_min_siemens * 1e6
+    options: dict[str, Any] = {"g_max": high}
+    carried = {"kind", "g_max_siemens"}
     if isinstance(device, Pcm):
-        scales = {"prog_noise_scale": device.programming_scale, "drift_scale": device.drift_scale}
-        return made["PCMLikeNoiseModel"](**microsiemens, **scales, read_noise_scale=device.read_scale)
-    if isinstance(device, PcmHermes):
-        return made["HermesNoiseModel"](num_devices=2 if device.g_max_siemens > 15e-6 else 1)
-    if isinstance(device, RramWan):
-        return made["ReRamWan2022NoiseModel"](**microsiemens, noise_scale=device.deviation_scale)
-    if isinstance(device, RramCmo):
-        low = {"g_min": device.g_min_siemens * 1e6}
-        key = 0.2 if device.acceptance == "0.2%" else 2  # in per cent, whatever its default says
-        return made["ReRamCMONoiseModel"](**microsiemens, **low, acceptance_range=key)
-    raise UsageError(
-        f"aihwkit has no noise model for device {device.kind!r}: name one with "
-        "hardware('aihwkit:...'), or use pcm, pcm-hermes, rram-wan or rram-cmo"
-    )
+        name = "PCMLikeNoiseModel"
+        scales = {**_SCALES, "t_0": "drift_t0_s", "t_read": "read_time_s"}
+    elif isinstance(device, PcmHermes):
+        name, options["num_devices"] = "HermesNoiseModel", device.devices
+        carried.add("devices")
+        scales = _SCALES
+    elif isinstance(device, RramWan):
+        name, scales = "ReRamWan2022NoiseModel", {"noise_scale": "deviation_scale"}
+    elif isinstance(device, RramCmo):
+        name, options["g_min"] = "ReRamCMONoiseModel", low
+        options["acceptance_range"] = 0.2 if device.acceptance == "0.2%" else 2  # keys are in per cent
+        carried |= {"g_min_siemens", "acceptance"}
+        scales = {**_SCALES, "drift_scale": "relaxation_scale"}
+    else:
+        raise UsageError(
+            f"aihwkit has no noise model for device {device.kind!r}: name one with "
+            "hardware('aihwkit:...'), or use pcm, pcm-hermes, rram-wan or rram-cmo"
+        )
+    options |= {theirs: getattr(device, ours) for theirs, ours in scales.items()}
+    carried |= set(scales.values())
+    left = [
+        f"device.{field} = {getattr(device, field)!r}: aihwkit's {name} has its own"
+        for field, info in type(device).model_fields.items()
+        if field not in carried and getattr(device, field) != info.default
+    ]
+    return name, options, left
 
 
 def _not_there(hw: Hardware) -> list[str]:
@@ -253,6 +307,10 @@ def _not_there(hw: Hardware) -> list[str]:
         found.append("patterns over layers and parameters")
     if hw.compensation in ("per-column", "gain-and-offset"):
         found.append(f"compensation = {hw.compensation!r}: taken as global")
+    if hw.array.clip_percentile < 100.0:
+        found.append(f"array.clip_percentile = {hw.array.clip_percentile:g}")
+    if hw.adc.mismatched or hw.dac.kind != "voltage" or hw.dac.nonlinearity:
+        found.append("converters that are not uniform, or not voltages")
     if hw.adc.bits is not None:
         found.append("calibrated ADC ranges: aihwkit's are out_bound, 12 by default")
     return found

@@ -33,6 +33,7 @@ def export(
 
         hw, folder = described(hardware), out or run / "aihwkit"
         opened = open_run(run)  # says what is wrong with it
+        aihwkit.check_device(hw)
         try:
             _, left = aihwkit.export_to_aihwkit(opened.model(), hw)
             tried = "tried: aihwkit's torch tile takes it"

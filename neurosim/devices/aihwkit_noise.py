@@ -215,15 +215,30 @@ def _called(draws: Draws, chip: int, effect: str, work: Any) -> Any:
 
     from neurosim.random import stream
 
-    words = stream(draws.lot, chip, draws.name, f"aihwkit, {effect}").bits((2,))
-    seed = int(words[0]) << 31 ^ int(words[1])
+    words = stream(draws.lot, chip, draws.name, f"aihwkit, {effect}").bits((624,))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
+        torch.set_rng_state(_mersenne_state(words))
         try:
             return work()
         except Exception as error:  # its own kinds among them
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"aihwkit's noise model cannot do this ({effect}): {reason}") from error
+
+
+def _mersenne_state(words: Tensor) -> Tensor:
+    """A state of torch's CPU generator, a Mersenne Twister, made of 624 words of 32 bits.
+
+    Not ``manual_seed``, which keeps 32 bits of its seed: too few for as many streams as chips have.
+    """
+    import torch
+
+    state = torch.Generator().manual_seed(0).get_state().view(torch.int64)
+    if state.numel() != 632:
+        raise RunError(
+            f"torch {torch.__version__} keeps its generator in another form than this bridge to aihwkit knows"
+        )
+    state[3:627] = words
+    return state.view(torch.uint8)
 
 
 def _tensors(coefficients: Any) -> list[Any]:

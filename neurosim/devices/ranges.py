@@ -27,8 +27,8 @@ def least_error_range(magnitudes: Tensor, bits: int) -> float:
         bits: of the converter.
 
     >>> normals = torch.linspace(0.5e-4, 1 - 0.5e-4, 10_000).mul(2).sub(1).erfinv() * 2**0.5
-    >>> 2.5 < least_error_range(normals.abs(), 4) < 3.0
-    True
+    >>> round(least_error_range(normals.abs(), 4) / 7, 2)    # the step; Max (1960): 0.3534
+    0.35
     """
     data = magnitudes.detach().double().flatten()
     data = data[:: max(1, -(-data.numel() // _SAMPLES))]
