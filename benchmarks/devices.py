@@ -67,9 +67,8 @@ def program(kind: str, million: float, chips: int, threads: int) -> None:
 
 
 def all_programs(kinds: list[str], options: argparse.Namespace) -> None:
-    print(
-        f"{options.chips} chips of {options.million:g} million weights, {options.threads} threads, both legs\n"
-    )
+    size = f"{options.chips} chips of {options.million:g} million weights"
+    print(f"{size}, {options.threads} threads, both legs\n")
     print(
         "| device | million/s | median chip | GB before | GB peak | goal 50 |\n|---|---|---|---|---|---|",
         flush=True,
