@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=50)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # products of another number may be rounded otherwise
     splits = ns.data.load("digits")
     model = trained(splits)
     print("| stuck devices | " + " | ".join(f"{100 * rate:g} %" for rate in RATES) + " |")

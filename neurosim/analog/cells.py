@@ -217,6 +217,12 @@ class Cells:
             self._defects = found
         return found
 
+    def leg_names(self) -> Iterator[str]:
+        """What a fault map calls the legs of its planes."""
+        for p in range(self.mapping.planes):
+            suffix = f"[{p}]" if p else ""
+            yield from (f"{self.name}{suffix}{sign}" for sign in "+-"[: self.mapping.legs])
+
     def broken_legs(self, weight: Tensor, active: Active) -> Iterator[tuple[str, str, Tensor]]:
         """(parameter, leg, states as a map has them) of every leg."""
         for p in range(self.mapping.planes):

@@ -280,6 +280,10 @@ class Crossbar:
             return None
         return self.references.hold(self._reference_targets(), active, keep)
 
+    def every_cells(self) -> Iterator[Cells]:
+        """The devices of everything it may read."""
+        yield from (cells for cells in (self.cells, self.references, self.bias) if cells is not None)
+
     def all_cells(self, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[Cells, Tensor]]:
         """The devices of everything it reads, and what they should hold, (outputs, rest)."""
         yield self.cells, self.operator.cells(weight)

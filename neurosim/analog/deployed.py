@@ -39,7 +39,7 @@ from neurosim.analog.wire_report import WireReport, wire_row
 from neurosim.analog.wiring import Reused
 from neurosim.devices import Hardware
 from neurosim.devices.device import check_time
-from neurosim.devices.fault_map import rows_of
+from neurosim.devices.fault_map import check_names, fault_map, rows_of
 from neurosim.devices.writing.verify import Cost
 from neurosim.errors import UsageError
 from neurosim.memory import keep_freed_memory
@@ -431,6 +431,18 @@ class Deployed(nn.Module):
         for crossbar in self._all_crossbars():
             if crossbar.needs_ranges and not crossbar.unreached:
                 crossbar.calibrated()
+        self._check_fault_maps()
+
+    def _check_fault_maps(self) -> None:
+        """UsageError if a map names devices that are not there."""
+        mapped: dict[tuple[str, str], list[str]] = {}
+        for crossbar in self._all_crossbars():
+            faults = crossbar.hardware.faults
+            if faults.map_file:
+                names = mapped.setdefault((faults.map_file, faults.map_sha256), [])
+                names += [name for cells in crossbar.every_cells() for name in cells.leg_names()]
+        for (path, sha256), names in mapped.items():
+            check_names(fault_map(path, sha256), path, names)
 
     def chip_block(self, *args: Any, budget_bytes: int = _MEMORY_BUDGET_BYTES, **kwargs: Any) -> int:
         """How many chips to put on at once so that their state and activations stay within memory.

@@ -50,6 +50,9 @@ def read(
             realised for this read alone.
     """
     hw = crossbar.hardware
+    if crossbar.bench.counter is not None and crossbar.needs_ranges:
+        # here and not where lines are driven: single bits never saturate
+        crossbar.bench.counter.of(crossbar.name).drive(x, crossbar.calibrated().dac)
     if hw.dac.kind == "bit-serial" and (crossbar.converts or hw.wires.nonlinear):
         return _read_bits(crossbar, x, realised, active, use, first, readers)
     return _read_whole(crossbar, x, realised, active, use, first, readers)
@@ -202,8 +205,6 @@ def _read_torch(
 def _driven(crossbar: Crossbar, x: Tensor, active: Active, use: Use, first: int) -> Tensor:
     """The input as the word lines carry it."""
     conversion = crossbar.hardware.dac
-    if crossbar.bench.counter is not None and crossbar.needs_ranges:
-        crossbar.bench.counter.of(crossbar.name).drive(x, crossbar.calibrated().dac)
     if conversion.bits is None and not conversion.nonlinearity:
         return x
     full = crossbar.calibrated().dac

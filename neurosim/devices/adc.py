@@ -88,7 +88,7 @@ class Sar(Architecture):
         V(code) = L·Σ_k bit_k·w_k / Σ_k w_k        bit_k = 1 if u + 1/2 ≥ V(bits above k, and k)
 
     from the largest to the smallest.  INL at a code m of L has the variance σ²·m·(1 − m/L) steps², at most
-    σ²·L/4 (S. Saberi et al., Analysis of power consumption and linearity in capacitive digital-to-analog
+    σ²·L/4 (M. Saberi et al., Analysis of power consumption and linearity in capacitive digital-to-analog
     converters used in successive approximation ADCs, IEEE TCAS-I 58, 2011: σ_INL = σ·2^(n/2)/2).  Not
     modelled: settling, comparator noise (see ``array.output_noise_std``), parasitic and bridge capacitors.
     """

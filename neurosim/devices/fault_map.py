@@ -15,12 +15,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neurosim.errors import UsageError
+from neurosim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,17 +83,40 @@ def fault_map(path: str, sha256: str) -> FaultMap:
             f"fault map {path!r}: expected the columns {','.join(COLUMNS)}; got {','.join(header)!r}"
         )
     chips: set[int] = set()
-    broken: dict[tuple[int, str], list[tuple[int, int, int]]] = {}
-    for row in rows:
-        if not row:
-            continue
-        chip, key, place = _row(row, f"fault map {path!r}, line {rows.line_num}")
+    broken: dict[tuple[int, str], dict[tuple[int, int], int]] = {}
+    for row in _lines(rows, path):
+        where = f"fault map {path!r}, line {rows.line_num}"
+        chip, key, (output, entry, state) = _row(row, where)
         chips.add(chip)
-        if key:
-            broken.setdefault((chip, key), []).append(place)
+        if not key:
+            continue
+        if broken.setdefault((chip, key), {}).setdefault((output, entry), state) != state:
+            raise UsageError(f"{where}: this device of {key!r} is listed before in another state")
     if not chips:
         raise UsageError(f"fault map {path!r} names no chip")
-    return FaultMap(frozenset(chips), broken)
+    legs = {key: [(*place, state) for place, state in found.items()] for key, found in broken.items()}
+    return FaultMap(frozenset(chips), legs)
+
+
+def _lines(rows: Any, path: str) -> Iterator[list[str]]:
+    """Rows that hold something; what the csv module refuses in a sentence of ours."""
+    try:
+        yield from (row for row in rows if row)
+    except csv.Error as error:
+        raise UsageError(f"fault map {path!r}, line {rows.line_num}: {error}") from error
+
+
+def check_names(found: FaultMap, path: str, known: Iterable[str]) -> None:
+    """UsageError if the map names devices that a network does not have: a healthy chip by a typing error.
+
+    Args:
+        found, path: the map and its file.
+        known: "parameter" + leg of everything that is on devices.
+    """
+    names = set(known)
+    for _, name in found.broken:
+        if name not in names:
+            raise UsageError(f"fault map {path!r}: {unknown('devices', name, names)}")
 
 
 def _row(row: Sequence[str], where: str) -> tuple[int, str, tuple[int, int, int]]:

@@ -219,6 +219,17 @@ def test_the_report_counts_what_saturates() -> None:
     assert net.conversion_report(lot(net)[0:1], x).layers[0].inputs_clipped == 0
 
 
+@pytest.mark.parametrize("kind", ["voltage", "pulse-width", "bit-serial"])
+def test_inputs_saturate_alike_however_they_are_driven(kind: str) -> None:
+    layer, x = linear(bias=False), some(50, 17)
+    hw = ns.hardware("ideal", dac__bits=6, dac__kind=kind, adc__bits=8, **small(7, 5))
+    net = deploy(layer, hw, calibration=x)
+    (row,) = net.conversion_report(lot(net)[0:3], 2 * x).layers
+    full = net._all_crossbars()[0].calibrated().dac
+    assert row.inputs_clipped == pytest.approx(float((2 * x.abs() > full).double().mean()))
+    assert row.inputs_clipped > 0
+
+
 def test_a_report_needs_converters_and_leaves_reads_as_they_were() -> None:
     layer, x = linear(), some(50, 17)
     with pytest.raises(UsageError, match="ideal converters: set dac"):

@@ -245,6 +245,20 @@ def test_the_range_of_least_error_is_that_of_a_brute_search(bits: int) -> None:
     assert again <= min(errors) * 1.02
 
 
+@pytest.mark.parametrize(("vectors", "columns"), [(10_000, 100), (5000, 784), (4096, 128)])
+def test_the_range_of_much_data_is_that_of_all_columns(vectors: int, columns: int) -> None:
+    # every stride of the columns is small: one that were picked from alone would set the range
+    data = values(vectors * columns).reshape(vectors, columns).abs()
+    stride = -(-data.numel() // 100_000)
+    data[:, :: math.gcd(stride, columns)] *= 0.05 if math.gcd(stride, columns) > 1 else 1.0
+    v, found = data.double().numpy(), least_error_range(data, 4)
+
+    def error(full: float) -> float:
+        return float(np.mean((np.clip(np.round(v / full * 7), 0, 7) * full / 7 - v) ** 2))
+
+    assert error(found) <= 1.02 * min(error(full) for full in np.linspace(0.5, 4.0, 36))
+
+
 @pytest.mark.parametrize(("bits", "step"), [(2, 1.2240), (3, 0.6508), (4, 0.3534)])
 def test_the_step_for_normal_data_is_the_known_one(bits: int, step: float) -> None:
     # J. Max, Quantizing for minimum distortion, IRE Trans. IT-6 (1960), table II: 3, 7 and 15 output levels

@@ -295,6 +295,11 @@ def test_a_map_is_known_by_its_content(tmp_path: Path) -> None:
             "chip,parameter,leg,output,input,state\n0,w,+,1,1,dead\n",
             "expected state low, high or open; got 'dead'",
         ),
+        (
+            "chip,parameter,leg,output,input,state\n0,w,+,1,1,low\n0,w,+,1,1,high\n",
+            "line 3: this device of 'w\\+' is listed before in another state",
+        ),
+        ("chip,parameter,leg,output,input,state\n0," + 200_000 * "w" + ",+,1,1,low\n", "field larger"),
         ("chip,parameter,leg,output,input,state\n0,w,left,1,1,low\n", "a leg such as"),
         ("chip,parameter,leg,output,input,state\n0,w,+,1e9,1,low\n", "as output; got '1e9'"),
     ],
@@ -304,6 +309,15 @@ def test_a_wrong_map_is_one_sentence(tmp_path: Path, text: str, sentence: str) -
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=sentence):
         ns.hardware("ideal", faults={"map_file": str(file)})
+
+
+@pytest.mark.parametrize("name", ["root.wieght,+", "root.weight,[7]+"])
+def test_names_that_the_network_does_not_have_are_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "map.csv"
+    file.write_text(f"chip,parameter,leg,output,input,state\n0,{name},1,1,low\n", encoding="utf-8")
+    net = deploy(linear(), ns.hardware("ideal", faults={"map_file": str(file)}))
+    with pytest.raises(UsageError, match=r"unknown devices 'root\.w.*did you mean 'root\.weight\+'"):
+        read(net, [0])
 
 
 def test_places_that_do_not_exist_are_refused(tmp_path: Path) -> None:
