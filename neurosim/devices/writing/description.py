@@ -23,7 +23,7 @@ class Writing(Frozen):
         acceptance: half width of the acceptance range, as a fraction of ``acceptance_of``.
         acceptance_of: the range g_max − g_min, or the target itself.
         step: average move of a pulse, as a fraction of the range.
-        device_std: relative standard deviation of the devices' steps.
+        device_std: relative standard deviation of the devices' steps, lognormal.
         cycle_std: relative standard deviation of one device's pulses.
         verify_std: standard deviation of a read, as a fraction of the range.
         max_pulses: after these a device is left as it is.
@@ -53,6 +53,15 @@ class Writing(Frozen):
             raise ValueError(
                 "expected verified_fraction only with scheme='program-and-verify'; got "
                 f"verified_fraction={self.verified_fraction:g} with scheme={self.scheme!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Writing:
+        if self.acceptance_of == "target" and self.verify_std:
+            raise ValueError(
+                "expected verify_std=0 with acceptance_of='target', where a noisy read never accepts a "
+                f"target of 0; got verify_std={self.verify_std:g}"
             )
         return self
 

@@ -146,8 +146,10 @@ class StanfordPku(Switching):
         T     = T0 + |v·i|·R_th
 
     g is the gap.  Stiff: the current heats, heat moves the gap, the gap sets the current.  Constants are the
-    defaults of MemTorch 1.1 (Data_Driven aside); the bounds of the gap, 0.2 and 1.7 nm, are those of the
-    authors' Verilog-A as remembered, not looked up.
+    defaults of MemTorch 1.1.6, and so are the bounds of the gap, g0·ln(I0·sinh(0.1 V/V0)·R/0.1 V) for its
+    resistances of 542 Ω and 218,586 Ω.  Its least field is left out: MemTorch has γ = 0 where γ·|v|/t_ox is
+    below 1.4e9 V/m, so that nothing moves below 1.05 V (closed) to 1.39 V (open); here small voltages move
+    the gap too, slowly.
 
     >>> model, gap = StanfordPku(), np.array(1e-9)
     >>> bool(model.drift(np.array(1.5), gap) < 0 < model.drift(np.array(-1.5), gap))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,8 @@ def written(
 ) -> tuple[dict[str, Tensor], Cost]:
     """Write devices by pulses; the state is that of ``device.program`` but for the conductance.
 
-    One pulse moves a device by ±step·(1 + σ_d·m)·(1 + σ_c·n_k), towards where the last read says the target
+    One pulse moves a device by ±step·e^(s·m − s²/2)·(1 + σ_c·n_k), s² = ln(1 + σ_d²), so that no device's own
+    factor is ever negative and σ_d is its standard deviation, towards where the last read says the target
     is, but not below g_min nor above g_max, with m ~ N(0, 1) once per chip and device and n_k ~ N(0, 1) a
     pulse.  A read adds σ_v·N(0, 1) of its own.  No gradient passes through the process: it passes from the
     conductance to the target as if the device had been written exactly (straight-through).
@@ -99,7 +101,8 @@ class _Process:
         self.range = self.high - self.low
         self.shape = (len(draws.chips), *target.shape)
         m = draws.normal("writing, step", tuple(target.shape)).to(target)
-        self.step = writing.step * self.range * (1.0 + writing.device_std * m)
+        log_variance = math.log1p(writing.device_std**2)
+        self.step = writing.step * self.range * (math.sqrt(log_variance) * m - 0.5 * log_variance).exp()
 
     def verify(self, chosen: Tensor) -> tuple[Tensor, Cost]:
         """Pulses and reads until every chosen device is accepted, or has had its pulses."""

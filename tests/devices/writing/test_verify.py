@@ -75,7 +75,9 @@ def test_where_devices_end_is_that_of_the_process_written_out() -> None:
     rng = np.random.default_rng(0)
     ends, counts = [], []
     for _ in range(4000):
-        g, own, pulses = 0.0, 0.04 * (1 + 0.3 * rng.standard_normal()), 0
+        g, pulses = 0.0, 0
+        log_variance = math.log(1 + 0.3**2)
+        own = 0.04 * math.exp(math.sqrt(log_variance) * rng.standard_normal() - log_variance / 2)
         while pulses < 500:
             seen = g + 0.004 * rng.standard_normal()
             if abs(seen - 0.7) <= 0.02:
@@ -113,6 +115,13 @@ def test_a_noisy_read_accepts_what_is_outside() -> None:
         state, _ = written(DEVICE, process(step=0.01, verify_std=noise), target, draws())
         stds.append(float((state["g_siemens"] - target).std()))
     assert stds[0] < stds[1] < stds[2]
+
+
+def test_every_device_moves_the_right_way_however_much_they_differ() -> None:
+    target = torch.full((50_000,), 12e-6)
+    state, cost = written(DEVICE, process(step=0.05, device_std=2.0, max_pulses=20_000), target, draws())
+    assert cost.accepted == cost.devices
+    assert float((state["g_siemens"] - target).abs().max()) <= 0.01 * 20e-6 * (1 + 1e-4)
 
 
 def test_devices_that_take_too_long_are_left() -> None:
@@ -275,6 +284,11 @@ def test_masks_hold_the_fraction_of_the_greatest(fraction: float) -> None:
     [
         ("rram-wan-2022", {"scheme": "blind"}, r"expected writing\.scheme='none' with device 'rram-wan'"),
         ("ideal", {"verified_fraction": 0.5}, "verified_fraction only with scheme='program-and-verify'"),
+        (
+            "ideal",
+            {"scheme": "blind", "acceptance_of": "target", "verify_std": 0.01},
+            "expected verify_std=0 with acceptance_of='target'",
+        ),
         ("ideal", {"scheme": "hope"}, "got writing.scheme='hope'"),
     ],
 )
