@@ -76,6 +76,15 @@ class Bench:
         )
 
     @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Reads that are no work on the inputs of the user."""
+        before, self.counter = self.counter, None
+        try:
+            yield
+        finally:
+            self.counter = before
+
+    @contextlib.contextmanager
     def use(self, part: slice, linear: bool = False, samples: int = 0) -> Iterator[Active]:
         """Run on some of the chips only, each of which has its inputs."""
         active = self.active

@@ -316,7 +316,7 @@ class Crossbar:
                 f"layer {self.name!r} was calibrated without the inputs that compensation 'gain-and-offset' "
                 "is fitted on: calibrate it again"
             )
-        with torch.no_grad():
+        with torch.no_grad(), self.bench.uncounted():
             x = self.operator.prepare(inputs.to(weight.device))
             matrix = self.operator.matrix(weight)
             matrix = matrix if self.outputs is None else matrix[self.outputs]
@@ -472,8 +472,18 @@ class Crossbar:
 
     @property
     def converts(self) -> bool:
-        """Whether products pass a noisy or quantising stage (else gains can be folded into weights)."""
+        """Whether products pass a noisy or quantising stage."""
         return self.hardware.adc.bits is not None or self.hardware.array.output_noise_std > 0
+
+    @property
+    def folds(self) -> bool:
+        """Whether gains and offsets can be folded into weights.
+
+        An offset that is a number is taken off what the input should be, products are those of what drivers
+        made of it.
+        """
+        drive = self.hardware.dac
+        return not self.converts and not (self.offset and (drive.nonlinearity or drive.jitter_std))
 
     @property
     def needs_ranges(self) -> bool:

@@ -50,7 +50,7 @@ def read(
             realised for this read alone.
     """
     hw = crossbar.hardware
-    if crossbar.bench.counter is not None and crossbar.needs_ranges:
+    if crossbar.bench.counter is not None and hw.dac.bits is not None:
         # here and not where lines are driven: single bits never saturate
         crossbar.bench.counter.of(crossbar.name).drive(x, crossbar.calibrated().dac)
     if hw.dac.kind == "bit-serial" and (crossbar.converts or hw.wires.nonlinear):
@@ -117,13 +117,13 @@ def _read_whole(
         return _read_nonlinear(crossbar, x, realised, active, use, first)
     if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32 or crossbar.unfused:
         return _read_torch(crossbar, x, realised, active, use, first)
-    if not crossbar.converts:
+    if crossbar.folds:
         return linear(crossbar, dac(crossbar, x), realised)
     found = [_reader(crossbar, k, realised, chip, readers) for k, chip in enumerate(active.numbers)]
     y = read_fused(crossbar, x, found, active, use, first)
     if not crossbar.offsets:
         return y
-    return _finished(crossbar, y, dac(crossbar, x), realised).flatten(0, 1)
+    return _finished(crossbar, y, x, realised).flatten(0, 1)
 
 
 def _reader(
@@ -188,11 +188,11 @@ def _read_torch(
     crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: Use, first: int
 ) -> Tensor:
     """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
-    x = _driven(crossbar, x, active, use, first)
-    if not crossbar.converts:
-        return linear(crossbar, x, realised)
+    driven = _driven(crossbar, x, active, use, first)
+    if crossbar.folds:
+        return linear(crossbar, driven, realised)
     parts = (
-        _products(crossbar, x, matrix, rows)
+        _products(crossbar, driven, matrix, rows)
         for matrix in realised.matrices
         for rows in crossbar.layout.row_slices
     )
@@ -282,15 +282,23 @@ def without_references(crossbar: Crossbar, y: Tensor, dim: int) -> Tensor:
 def _finished(crossbar: Crossbar, y: Tensor, x: Tensor, realised: Realised) -> Tensor:
     """Sums of all columns, (chips · vectors, columns), less offsets, times scales, with the bias.
 
-    ``x`` is what the word lines carry.  The result is (chips, vectors, outputs).
+    ``x`` is the input of the layer.  The result is (chips, vectors, outputs).
     """
     y = without_references(crossbar, y, 1)
     if crossbar.offset:
-        sums = _sums_of_inputs(crossbar, x, len(realised.gain))
+        sums = _sums_of_inputs(crossbar, _coded(crossbar, x), len(realised.gain))
         y = (y.unflatten(1, (sums.shape[1], -1)) - crossbar.offset * sums.unsqueeze(2)).flatten(1)
     assert realised.scale is not None
     by_chip = y.unflatten(0, (len(realised.gain), -1)) * realised.scale[:, None].to(y)
     return _with_bias(crossbar, by_chip, realised)
+
+
+def _coded(crossbar: Crossbar, x: Tensor) -> Tensor:
+    """The input as the digital side knows it: codes, whatever drivers make of them."""
+    bits = crossbar.hardware.dac.bits
+    if bits is None or not x.is_floating_point():
+        return x
+    return quantise(x, crossbar.calibrated().dac, bits)
 
 
 def _sums_of_inputs(crossbar: Crossbar, x: Tensor, chips: int) -> Tensor:
@@ -306,9 +314,7 @@ def offset_of(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
     if not crossbar.offset:
         return torch.zeros((), device=x.device)
     assert realised.scale is not None  # the same on every chip
-    bits = crossbar.hardware.dac.bits
-    x = quantise(x, crossbar.calibrated().dac, bits) if x.is_floating_point() else x
-    sums = _sums_of_inputs(crossbar, x, 1)
+    sums = _sums_of_inputs(crossbar, _coded(crossbar, x), 1)
     columns = sums.repeat_interleave(realised.scale.shape[1] // sums.shape[1], dim=1)
     offset = crossbar.offset * columns * realised.scale[0].to(columns)
     return offset if realised.row_scale is None else offset * realised.row_scale[x][:, None]

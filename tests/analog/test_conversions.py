@@ -104,6 +104,44 @@ def test_a_bowed_dac_drives_what_it_says() -> None:
     torch.testing.assert_close(out, layer(bent).detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [None, 14])
+def test_an_offset_that_is_a_number_is_taken_off_the_codes(bits: int | None) -> None:
+    """The digital side knows the codes, not what drivers make of them: the difference reaches the outputs."""
+    layer, x = linear(bias=False), some(9, 17)
+    changes = {"dac__nonlinearity": 0.1, "dac__bits": 8, "adc__bits": bits}
+    net, out = on_chip(layer, x, array__mapping="offset-column", **changes)
+    (w, scale), crossbar = fraction(layer), net._all_crossbars()[0]
+    full = crossbar.calibrated().dac
+    v = quantise(x, full, 8)
+    bent = v + 0.1 * 1.5 * math.sqrt(3) * v * (1 - (v / full) ** 2)
+    device = net.hardware.device
+    low, high = device.g_min_siemens, device.g_max_siemens
+    on = (low + (high - low) * (1 + w) / 2) / (high - low)  # one device a weight
+    middle = (low + high) / (high - low)
+    expected = (2 * bent @ on.T - middle * v.sum(1, keepdim=True)) * scale
+    off = 1e-4 if bits is None else 3 * 2 * float(crossbar.calibrated().adc.max()) * scale / 2**13
+    assert float((out - expected).abs().max()) < off
+    _, reference = on_chip(layer, x, array__mapping="unit-column", **changes)
+    product = layer(bent).detach()  # a column of devices sees what the others see
+    assert float((reference - product).abs().max()) < 2 * off
+    assert float((out - product).abs().max()) > 10 * off
+    with net.on(lot(net)[[CHIP]]) as chips:  # with gradients: not the fused path
+        torch.testing.assert_close(chips(x)[0].detach(), out, rtol=1e-4, atol=off)
+
+
+def test_an_offset_that_is_a_number_does_not_undo_jitter() -> None:
+    layer, x = linear(30, 8, bias=False), torch.ones(2000, 30)
+    pulses = {"dac__kind": "pulse-width", "dac__bits": 6, "dac__jitter_std": 0.5}
+    net, out = on_chip(layer, x, array__mapping="offset-column", **pulses)
+    off, device = (out - layer(x).detach()).double(), net.hardware.device
+    (w, scale), step = fraction(layer), net._all_crossbars()[0].calibrated().dac / 31
+    low, high = device.g_min_siemens, device.g_max_siemens
+    on = 2 * (low / (high - low) + (1 + w.double()) / 2)
+    expected = 0.5 * step * scale * on.norm(dim=1)
+    for column in range(8):
+        assert stats.kstest(off[:, column] / expected[column], "norm").pvalue > 1e-5
+
+
 # ---- what is behind the columns ----
 
 
@@ -239,6 +277,26 @@ def test_a_report_needs_converters_and_leaves_reads_as_they_were() -> None:
     before = read(net, lot(net)[0:2], x)
     net.conversion_report(lot(net)[0:2], x)
     assert torch.equal(read(net, lot(net)[0:2], x), before)
+
+
+def test_reads_that_fit_a_compensation_are_not_counted() -> None:
+    layer, x = linear(), some(50, 17)
+    rows = []
+    for compensation in ("none", "gain-and-offset"):
+        hardware = ns.hardware("ideal", dac__bits=8, adc__bits=8, compensation=compensation)
+        net = deploy(layer, hardware, calibration=x)
+        rows += net.conversion_report(lot(net)[0:3], 2 * x).layers
+    assert rows[0] == rows[1]
+
+
+def test_layers_that_convert_exactly_are_not_in_the_report() -> None:
+    net = nn.Sequential(linear(), nn.ReLU(), linear(11, 5))
+    exact = {"2": {"adc": {"bits": None}}}
+    for changes in ({"dac__nonlinearity": 0.1}, {"compensation": "gain-and-offset"}):
+        hardware = ns.hardware("ideal", adc__bits=8, layers=exact, **changes)
+        deployed = deploy(net, hardware, calibration=some(50, 17))
+        report = deployed.conversion_report(lot(deployed)[0:2], some(50, 17))
+        assert [(row.name, row.conversions) for row in report.layers] == [("0", 11)]
 
 
 # ---- words ----
