@@ -233,9 +233,11 @@ class Deployed(nn.Module):
     def select_verified(self, *args: Any, probes: int = 64, **kwargs: Any) -> None:
         """Choose the weights that are verified when they are written: ``writing.verified_fraction`` of all.
 
-        Those whose blind errors would raise the loss most, ½·F·σ²(w) with F the Fisher information of a
-        classifier (:func:`neurosim.analog.sensitivity.fisher_diagonal` of the ideal network), as Z. Yan et
-        al. choose by second derivatives (SWIM, DAC 2022, doi:10.1145/3489517.3530459).
+        Ranked over all layers that have the same fraction; columns of references, and biases on devices, are
+        verified anyway.  Chosen are those whose blind errors would raise the loss most, ½·F·σ²(w) with F the
+        Fisher information of a classifier (:func:`neurosim.analog.sensitivity.fisher_diagonal` of the ideal
+        network), as Z. Yan et al. choose by second derivatives (SWIM, DAC 2022,
+        doi:10.1145/3489517.3530459).
 
         Args:
             args, kwargs: inputs of the network, from the training data; it gives logits (samples, classes,
@@ -263,9 +265,11 @@ class Deployed(nn.Module):
             * cells.blind_variance(crossbar.operator.cells(weight.detach()))
             for name, (weight, crossbar, cells) in placed.items()
         }
-        fraction = self._hardware.writing.verified_fraction
-        for name, mask in most_sensitive(scores, fraction).items():
-            placed[name][2].verified = mask
+        fractions = {name: cells.hardware.writing.verified_fraction for name, (_, _, cells) in placed.items()}
+        for fraction in set(fractions.values()):
+            alike = {name: score for name, score in scores.items() if fractions[name] == fraction}
+            for name, mask in most_sensitive(alike, fraction).items():
+                placed[name][2].verified = mask
 
     def _selective_cells(self) -> dict[str, tuple[Tensor, Crossbar, Cells]]:
         """Weight, a reader and devices of every parameter that is verified in part, by name of the latter."""
@@ -334,12 +338,25 @@ class Deployed(nn.Module):
         masks = {key.rpartition(".")[0]: mask for key, mask in state.items() if key.endswith(".verified")}
         ranged = {key.rpartition(".")[0] for key in state if not key.endswith(".verified")}
         taken = {name: _ranges_of(known[name], state) for name in names if name in ranged}
+        self._check_masks(masks)
         for name, mask in masks.items():
-            known[name].cells.verified = mask.detach().clone().bool()
+            known[name].cells.verified = mask.detach().clone()
         for name, ranges in taken.items():
             known[name].ranges, known[name].unreached = ranges, False
         for crossbar in known.values():
             crossbar.unreached = bool(taken) and crossbar.needs_ranges and crossbar.ranges is None
+
+    def _check_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """UsageError unless each says of every weight of its layer whether it is verified."""
+        for module in self.modules():
+            for key, crossbar in module._crossbars.items() if isinstance(module, OnCrossbars) else ():
+                mask = masks.get(crossbar.name)
+                shape = tuple(crossbar.operator.cells(module._weight_of(key)).shape)  # type: ignore[operator]
+                if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+                    raise UsageError(
+                        f"calibration of layer {crossbar.name!r} does not fit: expected {shape} booleans as "
+                        f"verified; got {tuple(mask.shape)} of {mask.dtype}"
+                    )
 
     def reuse_wires(self) -> None:
         """From now on, with gradients, solve the wires in the first forward and carry that solution on.

@@ -77,14 +77,15 @@ def fault_map(path: str, sha256: str) -> FaultMap:
     except UnicodeDecodeError:
         raise UsageError(f"fault map {path!r}: expected text in UTF-8") from None
     rows = csv.reader(io.StringIO(text, newline=""))
-    header = tuple(name.strip() for name in next(rows, []))
+    lines = _lines(rows, path)
+    header = tuple(name.strip() for name in next(lines, []))
     if header != COLUMNS:
         raise UsageError(
             f"fault map {path!r}: expected the columns {','.join(COLUMNS)}; got {','.join(header)!r}"
         )
     chips: set[int] = set()
     broken: dict[tuple[int, str], dict[tuple[int, int], int]] = {}
-    for row in _lines(rows, path):
+    for row in lines:
         where = f"fault map {path!r}, line {rows.line_num}"
         chip, key, (output, entry, state) = _row(row, where)
         chips.add(chip)

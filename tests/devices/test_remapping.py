@@ -285,6 +285,7 @@ def test_a_map_is_known_by_its_content(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("", "expected the columns chip,parameter,leg,output,input,state"),
+        (200_000 * "w", "line 1: field larger"),
         ("chip,parameter,leg,output,input,state\n", "names no chip"),
         ("chip,parameter,leg,output,input,state\n0,w,+,1,1\n", "line 2: expected 6 columns; got 5"),
         (

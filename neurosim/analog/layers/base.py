@@ -71,7 +71,7 @@ class Site:
             layout=lies if referenced is None else referenced.layout,
             bench=self.bench,
             cells=cells,
-            bias=Cells(f"{self.name}.{bias}{suffix}", self.hardware, "per-layer", readers=1),
+            bias=Cells(f"{self.name}.{bias}{suffix}", self._verified(), "per-layer", readers=1),
             outputs=outputs,
             referenced=referenced,
             references=None if referenced is None else self._references(f"{key}{suffix}", referenced),
@@ -80,9 +80,15 @@ class Site:
 
     def _references(self, key: str, referenced: Referenced) -> Cells:
         """The devices of the columns of references: those of each reader are its own."""
-        cells = Cells(f"{self.name}.{key}[reference]", self.hardware, "per-layer", readers=1)
+        cells = Cells(f"{self.name}.{key}[reference]", self._verified(), "per-layer", readers=1)
         cells.lie_on(referenced.references, 0, by_row=False)
         return cells
+
+    def _verified(self) -> Hardware:
+        """For references and biases, which are few: verified, whichever weights are chosen."""
+        if not self.hardware.writing.selective:
+            return self.hardware
+        return self.hardware.with_("writing.verified_fraction", 1.0)
 
     def _cells(self, key: str, weight: Tensor) -> Cells:
         """Those of the parameter; a parametrised weight is computed anew at each use and never shared."""

@@ -244,6 +244,36 @@ def test_choices_travel_with_the_calibration() -> None:
         with torch.no_grad(), one.on(ns.Lot(hw)[0:2]) as chips:
             outs.append(chips(x[:20]))
     assert torch.equal(*outs)
+    for wrong in (state["1.verified"][:3], state["1.verified"].float()):
+        with pytest.raises(UsageError, match=r"layer '1' does not fit: expected \(32, 64\) booleans"):
+            twin.load_calibration_state({"1.verified": wrong})
+
+
+@pytest.mark.parametrize("array", [{"mapping": "unit-column"}, {"bias": "device"}])
+def test_references_and_biases_are_always_verified(array: dict[str, str]) -> None:
+    model, x, _ = network()
+    writing = process(step=0.01, device_std=0.5, acceptance=0.005, verified_fraction=0.0)
+    hw = hardware("ideal", array=array, writing=writing.model_dump())
+    net = deploy(model, hw)
+    net.select_verified(x)
+    costs = net.writing_cost(ns.Lot(hw)[0:2])
+    beside = {name: cost for name, cost in costs.items() if not name.endswith("weight")}
+    assert len(beside) == 2
+    for name, cost in costs.items():
+        assert (cost.accepted > 0.99 * cost.devices) == (name in beside)
+    with torch.no_grad(), net.on(ns.Lot(hw)[0:2]) as chips:
+        assert bool(chips(x[:5]).isfinite().all())
+
+
+def test_each_layer_is_verified_in_the_part_that_it_says() -> None:
+    model, x, _ = network()
+    whole = process(step=0.01).model_dump()
+    layers = {"1": {"writing": {"verified_fraction": 0.25}}, "3": {"writing": {"verified_fraction": 0.5}}}
+    net = deploy(model, hardware("ideal", writing=whole, layers=layers))
+    net.select_verified(x)
+    state = net.calibration_state()
+    assert float(state["1.verified"].double().mean()) == pytest.approx(0.25, abs=1e-3)
+    assert float(state["3.verified"].double().mean()) == pytest.approx(0.5, abs=1e-2)
 
 
 # ---- sensitivity ----
