@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from perceptron import trained
 from torch import nn
 
 import neurosim as ns
@@ -30,14 +31,6 @@ SWEPT = {
     "pipeline, σ of stage gains": ("adc.gain_std", "pipeline", [0.0, 0.01, 0.02, 0.05, 0.1, 0.2]),
 }
 RANGES = ("max", "percentile", "min-error", "learned")
-
-
-def trained(splits: ns.data.Splits) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loaders = tuple(ns.data.Batches(part, 100) for part in (splits.train, splits.validation))
-    ns.train(model, loaders, method="noise", epochs=40, seed=1)
-    return model
 
 
 def accuracy(
@@ -72,7 +65,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     splits = ns.data.load("digits")
-    model = trained(splits)
+    model = trained(splits, "noise")
     swept = {}
     for title, (field, kind, sizes) in SWEPT.items():
         print(f"\n| {title} | " + " | ".join(f"{size:g}" for size in sizes) + " |")

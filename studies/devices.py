@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from perceptron import trained
 from torch import nn
 
 import neurosim as ns
@@ -24,14 +25,6 @@ from neurosim.report import device_figure
 
 AGES = {"fresh": 0.0, "1 hour": 3600.0, "1 day": 86_400.0, "30 days": 2_592_000.0, "1 year": 31_536_000.0}
 DEVICES = 4096
-
-
-def trained(splits: ns.data.Splits) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loaders = tuple(ns.data.Batches(part, 100) for part in (splits.train, splits.validation))
-    ns.train(model, loaders, method="noise", epochs=40, seed=1)
-    return model
 
 
 def error_percent(device: Device, time_s: float) -> float:
@@ -76,7 +69,7 @@ def accuracies(model: nn.Module, name: str, splits: ns.data.Splits, chips: int) 
 
 def digits(chips: int) -> dict[str, dict[str, torch.Tensor]]:
     splits = ns.data.load("digits")
-    model = trained(splits)
+    model = trained(splits, "noise")
     print("\n| preset | " + " | ".join(AGES) + " |\n|---|" + "---|" * len(AGES))
     found = {}
     for name in hardware_names():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from perceptron import trained
 from torch import nn
 
 import neurosim as ns
@@ -26,14 +27,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "the other leg": {"pair_compensation": True},
     "all of it": {"remapping": "rows-and-columns", "pair_compensation": True, "spare_columns": 4},
 }
-
-
-def trained(splits: ns.data.Splits) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loaders = tuple(ns.data.Batches(part, 100) for part in (splits.train, splits.validation))
-    ns.train(model, loaders, method="standard", epochs=40, seed=1)
-    return model
 
 
 def accuracies(
@@ -54,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # products of another number may be rounded otherwise
     splits = ns.data.load("digits")
-    model = trained(splits)
+    model = trained(splits, "standard")
     print("| stuck devices | " + " | ".join(f"{100 * rate:g} %" for rate in RATES) + " |")
     print("|---|" + "---|" * len(RATES))
     found: dict[str, list[torch.Tensor]] = {}

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from perceptron import trained
 from torch import nn
 
 import neurosim as ns
@@ -32,14 +33,6 @@ FIELDS = {
 }  # fmt: skip
 LABELS = {"bit-sliced": "bit-sliced, 4 binary digits", "significance-pairs": "significance pairs, 1 and 1/8"}
 COMPENSATIONS = ("none", "global", "per-column", "gain-and-offset")
-
-
-def trained(splits: ns.data.Splits) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loaders = tuple(ns.data.Batches(part, 100) for part in (splits.train, splits.validation))
-    ns.train(model, loaders, method="noise", epochs=40, seed=1)
-    return model
 
 
 def accuracies(
@@ -125,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore", ns.devices.FitRangeWarning)
     splits = ns.data.load("digits")
-    model = trained(splits)
+    model = trained(splits, "noise")
     found = by_mapping(model, splits, options.chips)
     by_compensation(model, splits, options.chips)
     if options.plot is not None:

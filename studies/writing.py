@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from perceptron import trained
 from torch import nn
 
 import neurosim as ns
@@ -21,14 +22,6 @@ LOOPS = {"linear-ion-drift": (1.0, (1.0, 5.0)), "vteam": (0.6, (1e4, 1e5)), "sta
 ACCEPTANCES = (0.1, 0.05, 0.02, 0.01, 0.005)
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 PULSES: dict[str, Any] = {"step": 0.02, "device_std": 0.25, "cycle_std": 0.5, "max_pulses": 1000}
-
-
-def trained(splits: ns.data.Splits) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loaders = tuple(ns.data.Batches(part, 100) for part in (splits.train, splits.validation))
-    ns.train(model, loaders, method="standard", epochs=40, seed=1)
-    return model
 
 
 def on_chips(model: nn.Module, splits: ns.data.Splits, hardware: ns.Hardware) -> ns.Deployed:
@@ -134,7 +127,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     options = parser.parse_args()
     splits = ns.data.load("digits")
-    model = trained(splits)
+    model = trained(splits, "standard")
     costs = by_acceptance(model, splits, options.chips)
     fractions = by_fraction(model, splits, options.chips)
     if options.figures is not None:
