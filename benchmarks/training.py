@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from neurosim import models
-from neurosim.training import ROBUST, AdversarialWeights, ForwardNoise, Standard
+from neurosim.training import ROBUST, AdversarialWeights, ForwardNoise, Standard, Step
 from neurosim.training.running import draws_for_step
 
 BATCH = 100
@@ -37,7 +37,7 @@ def step_of(method: Any, layout: torch.memory_format) -> Any:
 
     def step(number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        method.backward(model, x, y, draws_for_step(0, number), 0.5)
+        method.backward(Step(model, x, y, draws_for_step(0, number), 0.5))
         optimizer.step()
 
     return step

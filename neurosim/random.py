@@ -18,6 +18,7 @@ Bits and uniforms are identical on every device.  Normals follow the Box-Muller 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import operator
@@ -32,6 +33,7 @@ from neurosim import philox as _p
 from neurosim.errors import UsageError
 from neurosim.philox import kernel, parallel_kernel
 
+_TRITON = importlib.util.find_spec("triton") is not None  # comes with torch for CUDA on Linux
 _CHIP_LIMIT = 2**32
 _OFFSET_LIMIT = 2**62  # so that positions stay within 64-bit integers
 _ZERO = np.uint32(0)
@@ -321,7 +323,11 @@ def _torch_groups(
 def torch_words(
     chips: Sequence[int], count: int, offset: int, k0: int, k1: int, device: torch.device
 ) -> torch.Tensor:
-    """Bits of many chips by torch operations alone, (chips, count), int64."""
+    """Bits of many chips (chips, count), int64: by torch operations, or one kernel on a GPU with Triton."""
+    if device.type == "cuda" and _TRITON:
+        from neurosim import random_gpu
+
+        return random_gpu.words(chips, count, offset, k0, k1, device)
     words = torch.stack(_torch_groups(chips, count, offset, k0, k1, device), dim=2)
     start = offset % 64
     return words.reshape(len(chips), -1)[:, start : start + count]
@@ -330,7 +336,11 @@ def torch_words(
 def torch_normals(
     chips: Sequence[int], count: int, offset: int, k0: int, k1: int, device: torch.device
 ) -> torch.Tensor:
-    """Normals of many chips by torch operations alone, (chips, count), float32."""
+    """Normals of many chips, (chips, count), float32; as :func:`torch_words`."""
+    if device.type == "cuda" and _TRITON:
+        from neurosim import random_gpu
+
+        return random_gpu.normals(chips, count, offset, k0, k1, device)
     w = _torch_groups(chips, count, offset, k0, k1, device)
     planes = []
     for a, b in ((w[0], w[1]), (w[2], w[3])):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
     from neurosim.models import OwnModel
-    from neurosim.training import Progress, TrainResult
+    from neurosim.training import Method, Progress, TrainResult
 
 CONFIG = "config.toml"
 WEIGHTS = "model.safetensors"
@@ -112,6 +112,8 @@ class TrainPart(_Part):
     freeze: tuple[str, ...] | None = None
     init: dict[str, OriginPart] | None = None
     autocast: Literal["bfloat16"] | None = None
+    augment: dict[str, bool | int | float] | None = None
+    teacher: OriginPart | None = None
 
 
 PartT = TypeVar("PartT", bound=_Part)
@@ -141,6 +143,7 @@ _COMES_FROM = {
     "model.seed": "--seed (train.seed)",
     "model.fused": "neurosim fuse",
     "train.init": "--init",
+    "train.teacher": "method.teacher",
 }
 
 
@@ -204,7 +207,7 @@ def new_config(
     }
     for key, value in (changes or {}).items():
         part, field = _split_key(key)
-        tree[part][field] = value
+        _put(tree[part], field, value)
     for one in own:
         if one.name == model:
             one.check_options(set(tree["model"]) - {"name"})
@@ -214,13 +217,30 @@ def new_config(
         tree["data"]["task"] = splits.task
     tree["model"] = {**_shapes(splits), **tree["model"]}
     options = dict(tree["method"])
-    tree["method"] = describe(method_from(options.pop("name"), options))
+    chosen = method_from(options.pop("name"), options)
+    tree["method"] = describe(chosen)
+    if (teacher := _teacher_of(chosen)) is not None:
+        tree["train"]["teacher"] = teacher
     whole: dict[str, Any] = {**tree, "versions": versions()}
     if hardware is not None:
         whole["hardware"] = tomllib.loads(hardware.to_toml())
     config = _validated(whole, "the configuration")
     create_model(config, own)
     return config
+
+
+def _teacher_of(method: Method) -> dict[str, str] | None:
+    """The run that teaches, recorded with its SHA-256; None where nothing is taught."""
+    from neurosim.training.combined import as_combined
+
+    taught = as_combined(method).distillation
+    if taught is None or taught.alpha == 0.0:
+        return None
+    if not taught.teacher:
+        raise UsageError("method 'distil' needs a teacher: expected a run's folder, --set method.teacher=RUN")
+    path = Path(taught.teacher).absolute()
+    read_config(path)
+    return {"run": str(path), "sha256": _digest_of(path)}
 
 
 def _data_name(data: str) -> str:
@@ -247,10 +267,29 @@ def _split_key(key: str) -> tuple[str, str]:
     known = sorted(set(known) - set(_COMES_FROM))
     if key in _COMES_FROM:
         raise UsageError(f"{key} comes from {_COMES_FROM[key]} and cannot be set")
-    is_open = part in ("model", "method") and field.isidentifier()
+    is_open = (part in ("model", "method") and field.isidentifier()) or _is_nested(part, field)
     if key not in known and not is_open:
         raise unknown("key", key, known)
     return part, field
+
+
+def _is_nested(part: str, field: str) -> bool:
+    """Whether it names a value of a table in the table: of a part of a method, or of augmentation."""
+    table, _, name = field.partition(".")
+    is_table = table == "augment" if part == "train" else part == "method"
+    return is_table and table.replace("-", "_").isidentifier() and name.isidentifier()
+
+
+def _put(table: dict[str, Any], field: str, value: object) -> None:
+    """One value, of the table itself or of a table in it."""
+    name, dot, rest = field.partition(".")
+    if dot:
+        inner = table.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{field} names a part of {name}, which is {inner!r}")
+        inner[rest] = value
+    else:
+        table[name] = value
 
 
 def _validated_part(kind: type[PartT], name: str, tree: Mapping[str, Any]) -> PartT:
@@ -600,6 +639,15 @@ def _begin(model: nn.Module, config: Config, begun: bool) -> None:
             begin_from(model, load_tensors(path)[0], prefix, str(path))
 
 
+def _teacher(config: Config, own: Sequence[OwnModel]) -> nn.Module | None:
+    """The network that teaches, unchanged since the run was described."""
+    origin = config.train.teacher
+    if origin is None:
+        return None
+    _weights_of(origin, required=True)
+    return open_run(origin.run, own).model()
+
+
 def _some(names: Sequence[str]) -> str:
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
@@ -715,7 +763,7 @@ def train_run(
 
     splits = load_data(config.data, data_dir)
     options = config.method.model_dump()
-    settings = config.train.model_dump(exclude={"batch_size", "init", "freeze"})
+    settings = config.train.model_dump(exclude={"batch_size", "init", "freeze", "teacher"})
     model = create_model(config, own)
     _begin(model, config, begun=resume and any(Path(folder).glob("checkpoints/step-*.safetensors")))
     with Run(Path(folder), config, tuple(own)).at_work():
@@ -733,6 +781,7 @@ def train_run(
             config=config.model_dump(mode="json", exclude_none=True),
             progress=progress,
             freeze=config.train.freeze or (),
+            teacher=_teacher(config, own),
             **settings,
         )
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.cells import Cells, Held, only
 from neurosim.analog.compensation import fitted, global_gain, per_column_gain, ratio, total
-from neurosim.analog.fused import Reader, Use
+from neurosim.analog.fused import Reader
 from neurosim.analog.operators import Layout, Operator, Referenced
 from neurosim.analog.periphery import with_periphery
-from neurosim.analog.reading import bit_planes, linear, offset_of, read, read_lookup
+from neurosim.analog.reading import Occasion, bit_planes, linear, offset_of, read, read_lookup
 from neurosim.analog.realised import Ranges, Realised
 from neurosim.analog.wiring import MODELS, Reused, gains, through_wires
 from neurosim.devices import Hardware, calibrate_range, quantise
@@ -36,7 +36,7 @@ _FITTED = 512  # vectors that a compensation is fitted on
 _LEARNED = 1024  # vectors that ranges are learned on
 _FIT = -1  # the use of a layer that names the noise of those reads
 _GAINS = {"global": global_gain, "per-column": per_column_gain}
-Reads = Callable[["Crossbar", Tensor, Realised, Active, Use, int, "dict[int, Reader] | None"], Tensor]
+Reads = Callable[["Crossbar", Tensor, Realised, Occasion], Tensor]
 
 
 class ContractError(RuntimeError):
@@ -133,7 +133,8 @@ class Crossbar:
         """With every stage: (chips · vectors, outputs)."""
         # realised for this forward alone: so are its readers
         readers = None if self._realised is None else self._readers
-        return self._reads(self, x, realised, active, self._use, self.vectors_read[self._use], readers)
+        at = Occasion(active, self._use, self.vectors_read[self._use], readers)
+        return self._reads(self, x, realised, at)
 
     @property
     def _reads(self) -> Reads:
@@ -327,7 +328,7 @@ class Crossbar:
             for k in range(len(realised.gain)):  # chip by chip: as few numbers at once as a chip has
                 one = dataclasses.replace(realised.part(slice(k, k + 1)).detached(), bias=None)
                 alone = dataclasses.replace(active, part=slice(k, k + 1))
-                y = self._reads(self, x, one, alone, _FIT, 0, None)
+                y = self._reads(self, x, one, Occasion(alone, _FIT, 0))
                 found.append(fitted((y + offset).unsqueeze(0), wanted + offset))
         return torch.cat([gain for gain, _ in found]), torch.cat([shift for _, shift in found])
 

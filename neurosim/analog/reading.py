@@ -9,7 +9,7 @@ numbers, from the same streams.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,48 +28,47 @@ if TYPE_CHECKING:
     from neurosim.analog.crossbar import Crossbar
 
 
-def read(
-    crossbar: Crossbar,
-    x: Tensor,
-    realised: Realised,
-    active: Active,
-    use: Use,
-    first: int,
-    readers: dict[int, Reader] | None,
-) -> Tensor:
+class Occasion(NamedTuple):
+    """Which read of a layer: what names its noise.
+
+    Attributes:
+        active: chips and age.
+        use: which use of the layer in this forward pass.
+        first: number of the first vector in the noise of each tile.
+        readers: those of earlier reads of the same devices, by chip; grows.  None where devices are
+            realised for this read alone.
+    """
+
+    active: Active
+    use: Use
+    first: int
+    readers: dict[int, Reader] | None = None
+
+
+def read(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """With every stage: (chips · vectors, outputs).
 
     Args:
         crossbar: what to read.
         x: a batched and prepared input, the items of each chip together.
-        realised: what the chips of ``active`` hold.
-        active: chips and age, which name the noise.
-        use: which use of the layer in this forward pass.
-        first: number of the first vector in the noise of each tile.
-        readers: those of earlier reads of the same devices, by chip; grows.  None where devices are
-            realised for this read alone.
+        realised: what the chips hold.
+        at: chips and age, and which read of theirs.
     """
     hw = crossbar.hardware
     if crossbar.bench.counter is not None and hw.dac.bits is not None:
         # here and not where lines are driven: single bits never saturate
         crossbar.bench.counter.of(crossbar.name).drive(x, crossbar.calibrated().dac)
     if hw.dac.kind == "bit-serial" and (crossbar.converts or hw.wires.nonlinear):
-        return _read_bits(crossbar, x, realised, active, use, first, readers)
-    return _read_whole(crossbar, x, realised, active, use, first, readers)
+        return _read_bits(crossbar, x, realised, at)
+    return _read_whole(crossbar, x, realised, at)
 
 
-def _read_bits(
-    crossbar: Crossbar,
-    x: Tensor,
-    realised: Realised,
-    active: Active,
-    use: Use,
-    first: int,
-    readers: dict[int, Reader] | None,
-) -> Tensor:
+def _read_bits(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """A read for each bit of the magnitudes at full drive, added with their weights.
 
-    y = Σ_b 2^b/L·read(full_scale·sign(x)·bit_b)
+        y = Σ_b 2^b/L·read(full_scale·sign(x)·bit_b)
+
+    with L the largest code.
     """
     bits, full = crossbar.hardware.dac.bits, crossbar.calibrated().dac
     assert bits is not None
@@ -78,7 +77,7 @@ def _read_bits(
     for b, plane in enumerate(bit_planes(quantised.detach(), full, bits)):
         # the weights add up to 1: with a slope of 1 each, the whole has the slope of the quantiser
         followed = plane + (quantised - quantised.detach()) if quantised.requires_grad else plane
-        y = _read_whole(crossbar, followed, bare, active, f"{use}~{b}", first, readers) * (2**b / levels)
+        y = _read_whole(crossbar, followed, bare, at._replace(use=f"{at.use}~{b}")) * (2**b / levels)
         total = y if total is None else total + y
     assert total is not None
     by_chip = total.unflatten(0, (len(realised.gain), -1))
@@ -98,15 +97,7 @@ def bit_planes(quantised: Tensor, full_scale: float, bits: int) -> Iterator[Tens
         yield drive * (torch.div(codes, 2**b, rounding_mode="floor") % 2)
 
 
-def _read_whole(
-    crossbar: Crossbar,
-    x: Tensor,
-    realised: Realised,
-    active: Active,
-    use: Use,
-    first: int,
-    readers: dict[int, Reader] | None,
-) -> Tensor:
+def _read_whole(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """A read with the input as it is."""
     needs_grad = torch.is_grad_enabled() and (x.requires_grad or realised.requires_grad)
     if crossbar.hardware.wires.nonlinear:
@@ -114,13 +105,13 @@ def _read_whole(
             raise UsageError(
                 "wires.model 'nonlinear' has no gradient: train with 'exact', read under torch.no_grad()"
             )
-        return _read_nonlinear(crossbar, x, realised, active, use, first)
+        return _read_nonlinear(crossbar, x, realised, at)
     if needs_grad or x.device.type != "cpu" or x.dtype != torch.float32 or crossbar.unfused:
-        return _read_torch(crossbar, x, realised, active, use, first)
+        return _read_torch(crossbar, x, realised, at)
     if crossbar.folds:
         return linear(crossbar, dac(crossbar, x), realised)
-    found = [_reader(crossbar, k, realised, chip, readers) for k, chip in enumerate(active.numbers)]
-    y = read_fused(crossbar, x, found, active, use, first)
+    found = [_reader(crossbar, k, realised, chip, at.readers) for k, chip in enumerate(at.active.numbers)]
+    y = read_fused(crossbar, x, found, at.active, at.use, at.first)
     if not crossbar.offsets:
         return y
     return _finished(crossbar, y, x, realised).flatten(0, 1)
@@ -184,11 +175,9 @@ def _with_bias(crossbar: Crossbar, y: Tensor, realised: Realised) -> Tensor:
     return y + realised.bias[:, None]
 
 
-def _read_torch(
-    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: Use, first: int
-) -> Tensor:
+def _read_torch(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """Every stage as torch operations on all chips; straight-through gradients; any device and type."""
-    driven = _driven(crossbar, x, active, use, first)
+    driven = _driven(crossbar, x, at)
     if crossbar.folds:
         return linear(crossbar, driven, realised)
     parts = (
@@ -196,13 +185,13 @@ def _read_torch(
         for matrix in realised.matrices
         for rows in crossbar.layout.row_slices
     )
-    y = _digitised(crossbar, parts, realised, active, use, first)
+    y = _digitised(crossbar, parts, realised, at)
     if not crossbar.offsets:
         return _with_bias(crossbar, y, realised).flatten(0, 1)
     return _finished(crossbar, y.flatten(0, 1), x, realised).flatten(0, 1)
 
 
-def _driven(crossbar: Crossbar, x: Tensor, active: Active, use: Use, first: int) -> Tensor:
+def _driven(crossbar: Crossbar, x: Tensor, at: Occasion) -> Tensor:
     """The input as the word lines carry it."""
     conversion = crossbar.hardware.dac
     if conversion.bits is None and not conversion.nonlinearity:
@@ -212,37 +201,37 @@ def _driven(crossbar: Crossbar, x: Tensor, active: Active, use: Use, first: int)
     if not conversion.jitter_std:
         return x
     # one pulse for each number that the layer reads: a convolution uses that of a pixel in all its vectors
-    chips, elements = len(active.numbers), x[0].numel() if len(x) else 0
-    item = first // max(1, crossbar.operator.vectors_per_item(x))
-    source = stream(active.chips.lot.seed, 0, crossbar.noise_name, f"dac-jitter#{use}@{active.time_s!r}")
-    n = source.normals((len(x) // chips, elements), active.numbers, item * elements, str(x.device))
+    chips, elements = len(at.active.numbers), x[0].numel() if len(x) else 0
+    item = at.first // max(1, crossbar.operator.vectors_per_item(x))
+    source = stream(
+        at.active.chips.lot.seed, 0, crossbar.noise_name, f"dac-jitter#{at.use}@{at.active.time_s!r}"
+    )
+    n = source.normals((len(x) // chips, elements), at.active.numbers, item * elements, str(x.device))
     assert conversion.bits is not None  # a description with jitter has steps
     step = full / (2 ** (conversion.bits - 1) - 1)
     jitter = n.reshape(x.shape).to(x) * (conversion.jitter_std * step)
     return x + jitter * (x != 0)  # no pulse, no jitter
 
 
-def _read_nonlinear(
-    crossbar: Crossbar, x: Tensor, realised: Realised, active: Active, use: Use, first: int
-) -> Tensor:
+def _read_nonlinear(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """The same, with the products of devices that follow a law."""
     from neurosim.analog.nonlinear_read import nonlinear_products
 
     hw, full = crossbar.hardware, crossbar.calibrated().dac
-    signal = _driven(crossbar, x, active, use, first)
+    signal = _driven(crossbar, x, at)
     assert realised.legs is not None
     found = [
         nonlinear_products(crossbar.operator.vectors(items) / full, plus, minus, crossbar.layout, hw)
-        for items, plus, minus in zip(torch.chunk(signal, len(active.numbers)), *realised.legs, strict=True)
+        for items, plus, minus in zip(
+            torch.chunk(signal, len(at.active.numbers)), *realised.legs, strict=True
+        )
     ]
     parts = (torch.stack(part).to(x.dtype) * full for part in zip(*found, strict=True))
-    y = _digitised(crossbar, parts, realised, active, use, first)
+    y = _digitised(crossbar, parts, realised, at)
     return _with_bias(crossbar, y, realised).flatten(0, 1)
 
 
-def _digitised(
-    crossbar: Crossbar, parts: Iterable[Tensor], realised: Realised, active: Active, use: Use, first: int
-) -> Tensor:
+def _digitised(crossbar: Crossbar, parts: Iterable[Tensor], realised: Realised, at: Occasion) -> Tensor:
     """White noise, ADC and gain of the products of each part, (chips, vectors, columns), and their sum."""
     hw, total = crossbar.hardware, None
     names = part_names(crossbar.slices, len(crossbar.layout.row_slices))
@@ -250,7 +239,7 @@ def _digitised(
         if realised.offsets is not None:
             y = y + realised.offsets[:, part, None].to(y)
         if hw.array.output_noise_std:
-            y = y + white_noise(crossbar, name, y, active, use, first)
+            y = y + white_noise(crossbar, name, y, at)
         if hw.adc.bits is not None:
             y = _codes(crossbar, y, crossbar.by_column(crossbar.calibrated().adc)[part].to(y), realised, part)
         y = y * realised.gain[:, part, None]
@@ -320,31 +309,21 @@ def offset_of(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
     return offset if realised.row_scale is None else offset * realised.row_scale[x][:, None]
 
 
-def white_noise(
-    crossbar: Crossbar, part: int | str, y: Tensor, active: Active, use: Use, first: int
-) -> Tensor:
+def white_noise(crossbar: Crossbar, part: int | str, y: Tensor, at: Occasion) -> Tensor:
     """White output noise of one part, (chips, vectors, columns)."""
     pieces = []
     for c, (left, right) in enumerate(crossbar.layout.col_ranges):
         width = pitch(right - left)
-        effect = noise_effect(part, c, use, active.time_s)
-        source = stream(active.chips.lot.seed, 0, crossbar.noise_name, effect)
-        n = source.normals((y.shape[1], width), active.numbers, first * width, str(y.device))
+        effect = noise_effect(part, c, at.use, at.active.time_s)
+        source = stream(at.active.chips.lot.seed, 0, crossbar.noise_name, effect)
+        n = source.normals((y.shape[1], width), at.active.numbers, at.first * width, str(y.device))
         pieces.append(n[..., : right - left])
     return torch.cat(pieces, dim=2).to(y) * crossbar.noise_std()
 
 
-def read_lookup(
-    crossbar: Crossbar,
-    x: Tensor,
-    realised: Realised,
-    active: Active,
-    use: Use,
-    first: int,
-    readers: dict[int, Reader] | None,
-) -> Tensor:
+def read_lookup(crossbar: Crossbar, x: Tensor, realised: Realised, at: Occasion) -> Tensor:
     """Rows of a crossbar that is read one word line at a time: only the tile that holds it answers."""
-    hw, chips = crossbar.hardware, len(active.numbers)
+    hw, chips = crossbar.hardware, len(at.active.numbers)
     parts = len(crossbar.layout.row_slices)
     stops = torch.tensor([rows.stop for rows in crossbar.layout.row_slices], device=x.device)
     entries = x.reshape(chips, -1)
@@ -359,7 +338,7 @@ def read_lookup(
             y = y + realised.offsets[chip, part + s * parts].to(y)
         if hw.array.output_noise_std:
             # a row of noise for each entry, whichever tile answers
-            y = y + white_noise(crossbar, f"*/{s}" if s else "*", y, active, use, first)
+            y = y + white_noise(crossbar, f"*/{s}" if s else "*", y, at)
         if hw.adc.bits is not None:
             ranges = crossbar.by_column(crossbar.calibrated().adc).to(y)[part + s * parts]
             if crossbar.bench.counter is not None:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from neurosim.errors import UsageError
+from neurosim.landscape.ascent import NORMS, SCALES, Norm, Region, Scale, climb
+from neurosim.random import Stream
 from neurosim.training.method import (
     DrawsFor,
+    Step,
     analog_parameters,
+    check_choice,
+    check_integer,
     check_number,
     digital_parameters,
+    divergence,
     forward_aside,
     laid_out_as,
-    noisy,
     normal_like,
-    one_a_row,
-    task_loss,
+    perturbed,
+    uniform_like,
     widened,
 )
 from neurosim.training.noise import ForwardNoise
@@ -55,6 +59,13 @@ class AdversarialWeights:
         steps: N, the number of attack steps.
         eta: relative forward noise in the task loss; 0 for none.
         initial_std: ε, the size of the random start.
+        norm, scale: of the region in which the attack stays, Θ + s·δ, if it is not this box: see
+            :class:`neurosim.landscape.ascent.Region`.
+        start: ``point``, near Θ (ε); or ``uniform``, anywhere in the box: for attacks of one step.
+        every: attack in each so many-th step only; the others minimise the task loss alone.
+        reuse: begin with the δ in which the last attack ended ("free"), so that few steps go far.
+
+    With ``every`` = k the mean cost of a step is 1 + (passes − 1)/k.
 
     Source: Büchel, Faber, Muir, "Network insensitivity to parameter noise via adversarial regularization",
     ICLR 2022 (arXiv 2106.05009).  The clip is stated there and missing from its codes; the KL is computed
@@ -69,93 +80,140 @@ class AdversarialWeights:
     steps: int = 10
     eta: float = 0.0
     initial_std: float = 1e-3
+    norm: str = "box"
+    scale: str = "weight"
+    start: str = "point"
+    every: int = 1
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         check_number("adversarial", "beta", self.beta, 0.0, 1e6)
         check_number("adversarial", "zeta", self.zeta, 0.0, 10.0)
         check_number("adversarial", "eta", self.eta, 0.0, 10.0)
         check_number("adversarial", "initial_std", self.initial_std, 0.0, 10.0)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise UsageError(
-                f"method 'adversarial': expected steps, an integer >= 1; got steps={self.steps!r}"
-            )
+        check_integer("adversarial", "steps", self.steps, 1)
+        check_choice("adversarial", "norm", self.norm, NORMS)
+        check_choice("adversarial", "scale", self.scale, SCALES)
+        check_choice("adversarial", "start", self.start, STARTS)
+        check_integer("adversarial", "every", self.every, 1)
+        if not isinstance(self.reuse, bool):
+            raise UsageError(f"method 'adversarial': expected reuse, true or false; got reuse={self.reuse!r}")
 
     @property
     def passes(self) -> float:
         """Clean, attacked, N attack steps, and the noisy task loss if there is one; 1 when β = 0."""
         if self.beta == 0.0:
             return 1.0
-        return self.steps + (3.0 if self.eta > 0.0 else 2.0)
+        return 1.0 + (self.steps + (2.0 if self.eta > 0.0 else 1.0)) / self.every
 
-    def backward(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, draws_for: DrawsFor, progress: float
-    ) -> dict[str, float]:
+    @property
+    def extra_passes(self) -> float:
+        """Beside another objective: clean, attacked and N attack steps."""
+        return 0.0 if self.beta == 0.0 else (self.steps + 2.0) / self.every
+
+    def backward(self, step: Step) -> dict[str, float]:
         """Add ∂L/∂Θ to the gradients; see :class:`neurosim.training.method.Method`."""
-        weights = analog_parameters(model)
-        if self.beta == 0.0 or not weights:  # without a weight to attack the KL is 0
-            return ForwardNoise(self.eta).backward(model, inputs, targets, draws_for, progress)
-        affine = digital_parameters(model)
-        fixed = {name: p.detach() for name, p in affine.items()}
-
+        if not self._acts(step):
+            return ForwardNoise(self.eta).backward(step)
         if self.eta > 0.0:
-            clean = functional_call(model, fixed, (inputs,))
-            task = task_loss(forward_aside(model, noisy(weights, self.eta, draws_for), inputs), targets)
-        else:
-            clean = model(inputs)
-            task = task_loss(clean, targets)
-
-        delta = self.attack(model, inputs, clean.detach(), draws_for)
-        attacked = {n: laid_out_as(p, torch.addcmul(p, p.abs(), delta[n])) for n, p in weights.items()}
-        robust = divergence(clean, forward_aside(model, {**fixed, **attacked}, inputs))
-        loss = task + self.beta * robust
-        if affine and self.eta == 0.0:
-            # the clean forward serves both losses: the affine parameters take their share of one first
-            _accumulate(task, affine)
-            loss.backward(inputs=[p for p in weights.values() if p.requires_grad])
-        else:
+            task = step.loss(forward_aside(step.model, perturbed(step, self.eta), step.inputs))
+            robust = self._robust_loss(step, self._clean(step))
+            loss = task + self.beta * robust
             loss.backward()
+        else:
+            # the clean forward serves both losses: the affine parameters take their share of one first
+            clean = step.model(step.inputs)
+            task = step.loss(clean)
+            robust = self._robust_loss(step, clean)
+            loss = task + self.beta * robust
+            affine = digital_parameters(step.model)
+            if affine:
+                _accumulate(task, affine)
+                weights = analog_parameters(step.model)
+                loss.backward(inputs=[p for p in weights.values() if p.requires_grad])
+            else:
+                loss.backward()
         return {"loss": loss.item(), "task_loss": task.item(), "robust_loss": robust.item()}
 
-    def attack(
-        self, model: nn.Module, inputs: Tensor, clean: Tensor, draws_for: DrawsFor
-    ) -> dict[str, Tensor]:
-        """The relative perturbations δ, |δ| ≤ ζ, of every attacked parameter: name -> its shape.
+    def add(self, step: Step) -> dict[str, float]:
+        """Add β·∂L_rob/∂Θ; see :class:`neurosim.training.method.Regulariser`."""
+        if not self._acts(step):
+            return {"loss": 0.0}
+        clean = forward_aside(step.model, _fixed(step.model), step.inputs)
+        robust = self._robust_loss(step, clean)
+        (self.beta * robust).backward()
+        return {"loss": self.beta * robust.item(), "robust_loss": robust.item()}
 
-        ``clean`` (batch, classes) or (batch, classes, ...) are the logits at Θ.  Costs N passes; leaves the
-        model as it was.
+    def _acts(self, step: Step) -> bool:
+        # without a weight to attack the KL is 0
+        return self.beta > 0.0 and step.number % self.every == 0 and bool(analog_parameters(step.model))
+
+    def _clean(self, step: Step) -> Tensor:
+        """The clean logits, affine parameters held: this forward writes running statistics."""
+        return functional_call(step.model, _fixed(step.model), (step.inputs,))
+
+    def _robust_loss(self, step: Step, clean: Tensor) -> Tensor:
+        model, weights = step.model, analog_parameters(step.model)
+        kept = {n: step.memory.get(f"adversarial/{n}") for n in weights} if self.reuse else {}
+        begin = {n: d for n, d in kept.items() if d is not None} or None
+        delta = self.attack(model, step.inputs, clean.detach(), step.draws_for, begin)
+        if self.reuse:
+            step.memory.update({f"adversarial/{n}": d for n, d in delta.items()})
+        region = self._region()
+        # s is |Θ| with its slope: J = 1 + sign(Θ)·δ; that of a layer is held
+        sizes = (
+            [p.abs() for p in weights.values()]
+            if self.scale == "weight"
+            else region.scales(list(weights.values()))
+        )
+        attacked = {
+            n: laid_out_as(p, torch.addcmul(p, s, delta[n]))
+            for (n, p), s in zip(weights.items(), sizes, strict=True)
+        }
+        return divergence(clean, forward_aside(model, {**_fixed(model), **attacked}, step.inputs))
+
+    def _region(self) -> Region:
+        return Region(self.zeta, cast(Norm, self.norm), cast(Scale, self.scale))
+
+    def attack(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        clean: Tensor,
+        draws_for: DrawsFor,
+        begin: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The perturbations δ, in the region, of every attacked parameter: name -> its shape.
+
+        ``clean`` (batch, classes) or (batch, classes, ...) are the logits at Θ; ``begin`` is where to start
+        from, instead of at random.  Costs N passes; leaves the model as it was.
         """
         weights = analog_parameters(model)
-        fixed = {name: p.detach() for name, p in digital_parameters(model).items()}
-        names = list(weights)
-        theta = [p.detach() for p in weights.values()]
-        size = torch._foreach_abs(theta)
-        delta = [
-            normal_like(p, draws_for(f"{name}:attack")).mul_(self.initial_std) for name, p in weights.items()
-        ]
+        fixed = _fixed(model)
         wanted = widened(clean.detach()).softmax(1)
-        for _ in range(self.steps):
-            moved = torch._foreach_addcmul(theta, size, delta)
-            place = [laid_out_as(p, star).requires_grad_() for p, star in zip(theta, moved, strict=True)]
-            logits = widened(forward_aside(model, {**fixed, **dict(zip(names, place, strict=True))}, inputs))
-            # ∂KL/∂logits in closed form, up to the 1/batch that the sign forgets
+
+        def slope(at: Mapping[str, Tensor]) -> Mapping[str, Tensor | None]:
+            place = {name: p.detach().requires_grad_() for name, p in at.items()}
+            logits = widened(forward_aside(model, {**fixed, **place}, inputs))
+            # ∂KL/∂logits in closed form, up to the 1/batch that steepest ascent forgets
             uphill = logits.detach().softmax(1).sub_(wanted)
-            gradients = torch.autograd.grad(logits, place, uphill, allow_unused=True)
-            reached = [(d, g) for d, g in zip(delta, gradients, strict=True) if g is not None]
-            signs = torch._foreach_sign([g for _, g in reached])
-            torch._foreach_add_([d for d, _ in reached], signs, alpha=self.zeta / self.steps)
-            torch._foreach_clamp_min_(delta, -self.zeta)
-            torch._foreach_clamp_max_(delta, self.zeta)
-        return dict(zip(names, delta, strict=True))
+            found = torch.autograd.grad(logits, list(place.values()), uphill, allow_unused=True)
+            return dict(zip(place, found, strict=True))
+
+        begin = begin or {name: self._start(p, draws_for(f"{name}:attack")) for name, p in weights.items()}
+        return climb(weights, self._region(), begin, slope, steps=self.steps)
+
+    def _start(self, parameter: Tensor, stream: Stream) -> Tensor:
+        if self.start == "uniform":
+            return uniform_like(parameter, stream).mul_(self.zeta)
+        return normal_like(parameter, stream).mul_(self.initial_std)
 
 
-def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
-    """KL(softmax clean ‖ softmax attacked), mean over samples or pixels; logits (batch, classes[, ...]).
+STARTS = ("point", "uniform")
 
-    >>> divergence(torch.zeros(5, 3), torch.ones(5, 3)).item()
-    0.0
-    """
-    clean, attacked = one_a_row(widened(clean)), one_a_row(widened(attacked))
-    return F.kl_div(attacked.log_softmax(-1), clean.log_softmax(-1), reduction="batchmean", log_target=True)
+
+def _fixed(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in digital_parameters(model).items()}
 
 
 def _accumulate(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> None:

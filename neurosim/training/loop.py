@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from neurosim.errors import UsageError
+from neurosim.training.augmentation import Augmentation
 from neurosim.training.catalogue import describe, method_from
+from neurosim.training.combined import as_combined
 from neurosim.training.folder import RunFolder, restore
 from neurosim.training.freezing import frozen
 from neurosim.training.interrupt import put_off
@@ -44,6 +46,8 @@ def train(
     clip_norm: float | None = None,
     freeze: Sequence[str] = (),
     autocast: str | None = None,
+    augment: Mapping[str, Any] | None = None,
+    teacher: nn.Module | None = None,
     device: str = "auto",
     checkpoint_every_s: float = 30.0,
     config: Mapping[str, Any] | None = None,
@@ -83,6 +87,9 @@ def train(
             keep their running statistics.  What ``requires_grad`` False freezes already is treated the same.
         autocast: ``bfloat16``: forward and backward passes of training under torch's autocast, on processors
             that have it; losses, weights, optimiser and validation stay in float32.  None: float32.
+        augment: how each batch is altered before it is trained on, such as ``{"flip": True, "shift": 2}``:
+            see :class:`Augmentation`.  None: not at all.
+        teacher: the network whose opinion the method ``distil`` takes in; moved to ``device``.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
         config: whatever else describes the run, for ``config.toml``.
@@ -114,6 +121,7 @@ def train(
         chips_per_batch=1 if chips_per_batch is None else chips_per_batch,
         freeze=tuple(freeze),
         autocast=autocast,
+        augment=None if augment is None else dict(augment),
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(
@@ -123,9 +131,17 @@ def train(
     where = _device(device)
     if autocast is not None and where.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         raise UsageError("this processor has no bfloat16 products (avx512_bf16): leave out train.autocast")
+    alteration = Augmentation.of(augment)
+    taught = as_combined(chosen).distillation
+    if taught is not None and taught.alpha > 0.0 and teacher is None:
+        raise UsageError(
+            "method 'distil' needs a teacher: a run's folder (--set method.teacher=RUN), or teacher=..."
+        )
     with frozen(model, settings.freeze):
         _check_model(model)
         layout = _move(model, where)
+        if teacher is not None:
+            _move(teacher.eval(), where)
         place: Place = (
             Digital(model)
             if hardware is None
@@ -145,6 +161,8 @@ def train(
                 layout=layout,
                 every_s=checkpoint_every_s,
                 progress=progress or _silent,
+                teacher=teacher,
+                augmentation=alteration,
             )
             result = run.all()
     if place.network is not model:

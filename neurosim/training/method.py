@@ -3,32 +3,117 @@
 A method turns one batch into gradients.  It knows the task loss and the network as a function of its
 parameters; it knows nothing of optimisers, epochs or files (those are the loop's), nor of chips: a
 network on a chip is only another function of the same parameters.
+
+Methods have parts of five kinds, of which :class:`neurosim.training.combined.Combined` joins some: an
+*objective* (the task loss, at which weights?), *regularisers* added to it, a *criterion* (what the task loss
+is), a *constraint* on the weights after each step, and an *average* of the weights over steps.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional as F
 
 from neurosim.errors import UsageError
-from neurosim.random import Stream
-
-DrawsFor = Callable[[str], Stream]
-"""``draws_for("conv1.weight:attack")``: this step's stream for one effect on one parameter."""
-
-_NORMALISATIONS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
+from neurosim.landscape.parameters import (
+    DrawsFor,
+    analog_parameters,
+    digital_parameters,
+    divergence,
+    forward_aside,
+    laid_out_as,
+    normal_like,
+    one_a_row,
+    task_loss,
+    uniform_like,
+    widened,
 )
+
+__all__ = [
+    "Average",
+    "Constraint",
+    "DrawsFor",
+    "Method",
+    "Regulariser",
+    "Soft",
+    "Step",
+    "analog_parameters",
+    "check_integer",
+    "check_number",
+    "digital_parameters",
+    "divergence",
+    "forward_aside",
+    "laid_out_as",
+    "normal_like",
+    "one_a_row",
+    "task_loss",
+    "uniform_like",
+    "widened",
+]
+
+
+@dataclass(frozen=True)
+class Soft:
+    """What a teacher says of a batch, and how much it counts: see :mod:`neurosim.training.distillation`."""
+
+    logits: Tensor
+    weight: float
+    temperature: float
+
+    def part(self, chosen: slice) -> Soft:
+        """That of some samples."""
+        return replace(self, logits=self.logits[chosen])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch, and all that a method may use.
+
+    Attributes:
+        model: gives logits (batch, classes) for ``inputs``, as a function of its parameters; or
+            (batch, classes, ...), with axes of pixels behind.
+        inputs: (batch, ...).
+        targets: int64 class numbers, (batch,) or (batch, ...), one a pixel.
+        draws_for: the streams of this step.
+        progress: fraction of the training that is done, in [0, 1].
+        number: of the step, from 0.
+        soft: a teacher's opinion, if there is one.
+        memory: tensors that a method keeps from step to step; the loop saves them in checkpoints.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    targets: Tensor
+    draws_for: DrawsFor
+    progress: float = 0.0
+    number: int = 0
+    soft: Soft | None = None
+    memory: MutableMapping[str, Tensor] = field(default_factory=dict)
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """What training makes small at given logits: the task loss, or its mixture with the teacher's."""
+        task = task_loss(logits, self.targets)
+        if self.soft is None:
+            return task
+        t = self.soft.temperature
+        told = divergence(self.soft.logits / t, widened(logits) / t)
+        return (1.0 - self.soft.weight) * task + (self.soft.weight * t * t) * told
+
+    def parts(self, count: int) -> list[Step]:
+        """The batch in ``count`` parts of nearly equal size (fewer, if it has fewer samples)."""
+        count = min(count, len(self.inputs))
+        edges = [round(k * len(self.inputs) / count) for k in range(count + 1)]
+        return [self._part(slice(a, b)) for a, b in itertools.pairwise(edges)]
+
+    def _part(self, chosen: slice) -> Step:
+        soft = None if self.soft is None else self.soft.part(chosen)
+        return replace(self, inputs=self.inputs[chosen], targets=self.targets[chosen], soft=soft)
 
 
 class Method(Protocol):
@@ -42,17 +127,8 @@ class Method(Protocol):
         """Forward-and-backward passes per step."""
         ...
 
-    def backward(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, draws_for: DrawsFor, progress: float
-    ) -> dict[str, float]:
-        """Add this step's gradient to ``p.grad`` of every parameter.
-
-        Args:
-            model: gives logits (batch, classes) for ``inputs``, as a function of its parameters; or
-                (batch, classes, ...), with axes of pixels behind.
-            inputs: (batch, ...); targets: int64 class numbers, (batch,) or (batch, ...), one a pixel.
-            draws_for: the streams of this step, see :data:`DrawsFor`.
-            progress: fraction of the training that is done, in [0, 1].
+    def backward(self, step: Step) -> dict[str, float]:
+        """Add this step's gradient to ``p.grad`` of every parameter of ``step.model``.
 
         Returns:
             What to log; must hold ``"loss"``, the value that was minimised.
@@ -60,102 +136,85 @@ class Method(Protocol):
         ...
 
 
-def analog_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters that sit on a chip: all but the affine ones of normalisation layers.
+class Regulariser(Protocol):
+    """Adds a term to the loss of whatever objective it is joined with."""
 
-    Frozen ones (``requires_grad`` False) are left out: methods neither disturb nor attack them.
+    @property
+    def extra_passes(self) -> float:
+        """Passes per step that the term costs."""
+        ...
 
-    >>> list(analog_parameters(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
-    ['0.weight', '0.bias']
+    def add(self, step: Step) -> dict[str, float]:
+        """Add the term's gradient to ``p.grad``; what to log, with ``"loss"`` what it adds to the loss."""
+        ...
+
+
+class Constraint(Protocol):
+    """Keeps weights where they may be."""
+
+    def apply_(self, model: nn.Module) -> None:
+        """Change the weights in place; called after every optimiser step."""
+        ...
+
+
+class Average(Protocol):
+    """Averages weights over steps; the average is what is validated and saved."""
+
+    def share(self, count: int, progress: float) -> float | None:
+        """The share of the present weights in the new average; None while nothing is averaged.
+
+        ``count`` is how many weights the average has taken in.
+        """
+        ...
+
+
+def perturbed(
+    step: Step, eta: float, scale: str = "weight", effect: str = "forward-noise"
+) -> dict[str, Tensor]:
+    """Θ + stop_grad(s·η·R), R ~ N(0, 1): the analog parameters with noise, whose gradient is that of Θ.
+
+    ``scale`` is one of :data:`neurosim.landscape.ascent.SCALES`, or ``filter``: see :func:`sizes`.
     """
-    digital = _affine(model)
-    return {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in digital}
-
-
-def digital_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The affine parameters of normalisation layers."""
-    digital = _affine(model)
-    return {name: p for name, p in model.named_parameters() if id(p) in digital}
-
-
-def _affine(model: nn.Module) -> set[int]:
-    return {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NORMALISATIONS)
-        for parameter in module.parameters(recurse=False)
-    }
-
-
-def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, over samples or over all pixels of all samples.
-
-    Args:
-        logits: (batch, classes), or (batch, classes, ...) with axes of pixels.
-        targets: class numbers (batch,), or (batch, ...) with the same pixels.
-
-    Raises:
-        UsageError: the shapes do not fit.
-
-    >>> task_loss(torch.zeros(1, 4, 8, 8), torch.ones(1, 8, 8, dtype=torch.int64))
-    tensor(1.3863)
-    """
-    if logits.dim() < 2 or targets.shape != (len(logits), *logits.shape[2:]):
-        more = " ..." if max(logits.dim() - 1, targets.dim()) > 1 else ""
-        raise UsageError(
-            f"expected logits (batch, classes{',' if more else ''}{more}) and targets (batch,{more});"
-            f" got {tuple(logits.shape)} and {tuple(targets.shape)}"
-        )
-    return F.cross_entropy(widened(logits), targets)
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Logits of a forward in bfloat16 as float32, in which losses are computed; others as they are."""
-    return logits.float() if logits.dtype == torch.bfloat16 else logits
-
-
-def one_a_row(logits: Tensor) -> Tensor:
-    """Logits (batch, classes) as they are; (batch, classes, ...) as (pixels of all samples, classes).
-
-    >>> one_a_row(torch.zeros(2, 3, 4, 5)).shape
-    torch.Size([40, 3])
-    """
-    return logits if logits.dim() == 2 else logits.movedim(1, -1).flatten(0, -2)
-
-
-def forward_aside(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """The network's output at other parameters; its buffers (running statistics) stay as they are.
-
-    Normalisation layers run in the model's own mode on cloned buffers, which are thrown away.
-    """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return functional_call(model, {**buffers, **parameters}, (inputs,))
-
-
-def noisy(parameters: Mapping[str, Tensor], eta: float, draws_for: DrawsFor) -> dict[str, Tensor]:
-    """Θ + stop_grad(|Θ|·η·R) with R ~ N(0, 1): relative noise whose gradient is that of Θ itself."""
     moved = {}
-    for name, p in parameters.items():
-        noise = p.detach().abs().mul_(normal_like(p, draws_for(f"{name}:forward-noise"))).mul_(eta)
-        moved[name] = laid_out_as(p, p + noise)
+    for name, p in analog_parameters(step.model).items():
+        noise = normal_like(p, step.draws_for(f"{name}:{effect}"))
+        moved[name] = laid_out_as(p, p + noise.mul_(sizes(p.detach(), scale)).mul_(eta))
     return moved
 
 
-def laid_out_as(parameter: Tensor, moved: Tensor) -> Tensor:
-    """``moved`` with the strides of ``parameter``, differentiably; itself if it has them.
+def sizes(weight: Tensor, scale: str) -> Tensor:
+    """What noise is measured in, broadcastable to the weight.
 
-    Arithmetic forgets that a (64, 1, 4, 4) kernel was channels-last, since its elements lie the same way;
-    torch then convolves, and pools, in the slower layout (1.6 times a step of the paper's CNN).
+    ``weight``: |Θ|; ``filter``: the root mean square of each output's weights, that of its own for a
+    parameter with one axis; ``layer-rms``, ``layer-max``: of the whole parameter; ``one``: 1.
     """
-    if moved.stride() == parameter.stride():
-        return moved
-    return torch.empty_like(parameter.detach()).copy_(moved)
+    if scale == "weight":
+        return weight.abs()
+    if scale == "one":
+        return weight.new_ones(())
+    if scale == "layer-max":
+        return weight.abs().amax() if weight.numel() else weight.new_zeros(())
+    if scale == "layer-rms" or weight.dim() < 2:
+        return weight.square().mean().sqrt()
+    return weight.square().mean(dim=tuple(range(1, weight.dim())), keepdim=True).sqrt()
 
 
-def normal_like(parameter: Tensor, stream: Stream) -> Tensor:
-    """Standard normals in the type, place and memory layout of a parameter."""
-    drawn = stream.normal(tuple(parameter.shape), device=str(parameter.device))
-    return torch.empty_like(parameter.detach()).copy_(drawn)
+NOISE_SCALES = ("weight", "filter", "layer-rms", "layer-max", "one")
+
+
+def gradients_of(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """∂loss/∂p by name, without those that the loss does not need; ``p.grad`` stays as it is."""
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def backward_beside(step: Step, offsets: Mapping[str, Tensor]) -> Tensor:
+    """Add ∂L/∂Θ at Θ + offset, offsets constant, to the gradients; running statistics stay.  Gives L."""
+    weights = analog_parameters(step.model)
+    moved = {name: laid_out_as(p, p + offsets[name]) for name, p in weights.items() if name in offsets}
+    loss = step.loss(forward_aside(step.model, moved, step.inputs))
+    loss.backward()
+    return loss.detach()
 
 
 def check_number(owner: str, name: str, value: object, low: float, high: float) -> None:
@@ -163,3 +222,17 @@ def check_number(owner: str, name: str, value: object, low: float, high: float) 
     number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not low <= number <= high:
         raise UsageError(f"method {owner!r}: expected {low:g} <= {name} <= {high:g}; got {name}={value!r}")
+
+
+def check_integer(owner: str, name: str, value: object, low: int) -> None:
+    """UsageError unless ``value`` is an integer ≥ low."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UsageError(f"method {owner!r}: expected {name}, an integer >= {low}; got {name}={value!r}")
+
+
+def check_choice(owner: str, name: str, value: object, known: tuple[str, ...]) -> None:
+    """UsageError unless ``value`` is one of the known words."""
+    if value not in known:
+        raise UsageError(
+            f"method {owner!r}: expected {name}, one of {', '.join(known)}; got {name}={value!r}"
+        )

@@ -5,28 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
 from torch.func import functional_call
 
-from neurosim.training.method import DrawsFor, analog_parameters, check_number, noisy, task_loss
+from neurosim.training.method import NOISE_SCALES, Step, check_choice, check_number, perturbed
 from neurosim.training.standard import Standard
 
 
 @final
 @dataclass(frozen=True)
 class ForwardNoise:
-    """L = cross-entropy(f(Θ + stop_grad(|Θ|·η·R), X), y),  R ~ N(0, 1) anew each step.
+    """L = cross-entropy(f(Θ + stop_grad(s·η·R), X), y),  R ~ N(0, 1) anew each step.
+
+    ::
+
+        s = |Θ|            scale "weight": relative, the mismatch of a chip
+        s = 1              scale "one": additive, the same for all weights of a network
+        s = max|Θ|         scale "layer-max": relative to the range of a layer, as conductances are
+        s = √mean(Θ²)      scale "layer-rms"; scale "filter": over the weights of each output
 
     The noise acts on every weight and bias but the affine parameters of normalisation layers, which
     stay digital on a chip.  Normalisation layers keep the statistics of the noisy network, the only
     one that runs.
 
     Args:
-        eta: relative size of the noise (0.3 in the paper for its CNN).
+        eta: size of the noise (0.3 in the paper for its CNN).
         ramp: fraction of the training over which the noise grows linearly from 0 to ``eta``.
+        scale: what ``eta`` is relative to.
+        spread: how much the size itself varies from step to step: |η·(1 + spread·N(0, 1))|, for chips whose
+            noise is not known well ("variance-aware").
 
-    Source: "FN" in Büchel, Faber, Muir, ICLR 2022 (arXiv 2106.05009); the idea is Murray & Edwards,
-    IEEE Trans. Neural Networks 5(5), 1994 (doi:10.1109/72.317730).
+    Sources: "FN" in Büchel, Faber, Muir, ICLR 2022 (arXiv 2106.05009); the idea is Murray & Edwards,
+    IEEE Trans. Neural Networks 5(5), 1994 (doi:10.1109/72.317730); relative to a layer's largest weight,
+    Joshi et al., Nat. Commun. 11, 2473 (2020); a size that varies, Wang et al. 2025 (arXiv 2503.16183).
 
     >>> ForwardNoise(eta=0.2, ramp=0.5).strength(0.25)
     0.1
@@ -34,10 +44,14 @@ class ForwardNoise:
 
     eta: float = 0.3
     ramp: float = 0.0
+    scale: str = "weight"
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("noise", "eta", self.eta, 0.0, 10.0)
         check_number("noise", "ramp", self.ramp, 0.0, 1.0)
+        check_choice("noise", "scale", self.scale, NOISE_SCALES)
+        check_number("noise", "spread", self.spread, 0.0, 10.0)
 
     @property
     def passes(self) -> float:
@@ -45,17 +59,17 @@ class ForwardNoise:
         return 1.0
 
     def strength(self, progress: float) -> float:
-        """The noise's relative size when a fraction ``progress`` of the training is done."""
+        """The noise's size when a fraction ``progress`` of the training is done."""
         return self.eta if progress >= self.ramp else self.eta * progress / self.ramp
 
-    def backward(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, draws_for: DrawsFor, progress: float
-    ) -> dict[str, float]:
+    def backward(self, step: Step) -> dict[str, float]:
         """Add ∂L/∂Θ to the gradients; see :class:`neurosim.training.method.Method`."""
-        eta = self.strength(progress)
+        eta = self.strength(step.progress)
+        if self.spread > 0.0:
+            eta *= abs(1.0 + self.spread * float(step.draws_for("noise-size").normal((1,))))
         if eta == 0.0:
-            return Standard().backward(model, inputs, targets, draws_for, progress)
-        parameters = noisy(analog_parameters(model), eta, draws_for)
-        loss = task_loss(functional_call(model, parameters, (inputs,)), targets)
+            return Standard().backward(step)
+        parameters = perturbed(step, eta, self.scale)
+        loss = step.loss(functional_call(step.model, parameters, (step.inputs,)))
         loss.backward()
         return {"loss": loss.item()}

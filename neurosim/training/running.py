@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from neurosim.errors import RunError, UsageError
 from neurosim.random import Stream, stream
+from neurosim.training.augmentation import Augmentation
+from neurosim.training.combined import as_combined
 from neurosim.training.folder import RunFolder, restore
 from neurosim.training.freezing import frozen_norms
 from neurosim.training.interrupt import Interrupt
-from neurosim.training.method import DrawsFor, Method
+from neurosim.training.method import DrawsFor, Method, Step
 from neurosim.training.optim import optimizer_from, schedule_from
 from neurosim.training.place import Place
 from neurosim.training.settings import Progress, Settings, TrainResult
@@ -50,6 +52,7 @@ class _State:
     best_accuracy: float | None = None
     best_loss: float = 0.0  # of the best epoch; it breaks ties in accuracy
     seconds: float = 0.0
+    averaged: int = 0  # weights that the average has taken in
 
 
 def draws_for_step(seed: int, step: int) -> DrawsFor:
@@ -81,6 +84,8 @@ class Run:
     layout: torch.memory_format
     every_s: float
     progress: Callable[[Progress], None]
+    teacher: nn.Module | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -89,10 +94,13 @@ class Run:
         self.optimizer = optimizer_from(
             settings.optimizer, self.parameters, settings.lr, settings.weight_decay
         )
+        self.parts = as_combined(self.method)
         self.still = frozen_norms(self.model)
         self.factor = schedule_from(settings.lr_schedule)
         self.state = _State()
         self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}  # empty until something is averaged
+        self.memory: dict[str, Tensor] = {}  # what the method keeps from step to step
         self.generators: dict[str, Tensor] = {}  # of a checkpoint within an epoch, until put back
         self.whole = True  # whether weights, generators and state describe the same moment
         self.saved = time.monotonic()
@@ -146,11 +154,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
         self.optimizer.zero_grad(set_to_none=True)
-        draws_for = draws_for_step(self.settings.seed, state.step)
         if state.batch % CALIBRATE_EVERY == 0:
             self.place.calibrate(self._first_inputs)
         with self.place.step(state.step) as network, self._precision():
-            metrics = self.method.backward(network, x, y, draws_for, self._done())
+            metrics = self.method.backward(self._asked(network, x, y))
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunError(
@@ -160,12 +167,57 @@ class Run:
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
+        if self.parts.constraint is not None:
+            self.parts.constraint.apply_(self.model)
+        self._average()
         for name, value in metrics.items():
             state.sums[name] = state.sums.get(name, 0.0) + value * len(x)
         state.samples += len(x)
         state.batch += 1
         state.step += 1
         self.last = metrics
+
+    def _asked(self, network: nn.Module, x: Tensor, y: Tensor) -> Step:
+        """What the method is asked: the batch, augmented, with the teacher's opinion of it."""
+        draws_for = draws_for_step(self.settings.seed, self.state.step)
+        x = self.augmentation(x, draws_for).contiguous(
+            memory_format=self.layout if x.dim() == 4 else torch.contiguous_format
+        )
+        soft = None
+        if self.parts.distillation is not None and self.teacher is not None:
+            soft = self.parts.distillation.soft(self.teacher, x)
+        return Step(network, x, y, draws_for, self._done(), self.state.step, soft, self.memory)
+
+    def _average(self) -> None:
+        """Take the present weights and running statistics into the average, if there is one."""
+        if self.parts.average is None:
+            return
+        share = self.parts.average.share(self.state.averaged, self._done())
+        if share is None:
+            return
+        present = {name: tensor.detach() for name, tensor in tensors_of(self.model).items()}
+        if not self.average:
+            self.average = {name: tensor.clone() for name, tensor in present.items()}
+        else:
+            fractions = [name for name, tensor in present.items() if tensor.is_floating_point()]
+            torch._foreach_lerp_([self.average[n] for n in fractions], [present[n] for n in fractions], share)
+            for name in present.keys() - set(fractions):
+                self.average[name].copy_(present[name])
+        self.state.averaged += 1
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The average in place of the weights, as long as there is one."""
+        if not self.average:
+            yield
+            return
+        living = tensors_of(self.model)
+        present = {name: tensor.detach().clone() for name, tensor in living.items()}
+        restore(living, self.average, "average")
+        try:
+            yield
+        finally:
+            restore(living, present, "weights")
 
     def _between_steps(self) -> None:
         self.whole = True
@@ -192,7 +244,7 @@ class Run:
         tally = Tally()
         devices = [self.device] if self.device.type == "cuda" else []
         self.model.eval()
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._averaged():
             for batch in source.batches(0):
                 x, y = self._moved(batch)
                 tally.add(self.model(x), y)
@@ -215,7 +267,8 @@ class Run:
         # Small validation sets tie often; the first of equals would be an early, undertrained epoch.
         better = score is None or best is None or (score, -loss) > (best, -state.best_loss)
         if better:
-            self.best = {name: tensor.detach().clone() for name, tensor in tensors_of(self.model).items()}
+            now = self.average or tensors_of(self.model)
+            self.best = {name: tensor.detach().clone() for name, tensor in now.items()}
             state.best_epoch, state.best_accuracy, state.best_loss = row["epoch"], accuracy, loss
         state.history.append(row)
         state.epoch, state.batch, state.samples, state.sums = state.epoch + 1, 0, 0, {}
@@ -297,6 +350,8 @@ class Run:
         self.state.seconds = time.monotonic() - self.origin
         tensors = {f"model/{name}": tensor for name, tensor in tensors_of(self.model).items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self.average.items()}
+        tensors |= {f"memory/{name}": tensor for name, tensor in self.memory.items()}
         tensors |= {f"place/{name}": tensor for name, tensor in self.place.state().items()}
         tensors["generator/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -321,6 +376,13 @@ class Run:
         self.state = _State(**state)
         restore(tensors_of(self.model), _below(tensors, "model/"), str(self.folder.path))
         self.best = {name: tensor.to(self.device) for name, tensor in _below(tensors, "best/").items()}
+        living = tensors_of(self.model)
+        averaged = _below(tensors, "average/")
+        self.average = {name: _like(living[name], tensor) for name, tensor in averaged.items()}
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in _below(tensors, "memory/").items():
+            parameter = parameters.get(name.partition("/")[2])
+            self.memory[name] = tensor.to(self.device) if parameter is None else _like(parameter, tensor)
         self.place.load_state(_below(tensors, "place/"))
         for number, parameter in enumerate(self.parameters):
             for key, value in _below(tensors, f"optimizer/{number}/").items():

@@ -55,6 +55,7 @@ class Settings:
     chips_per_batch: int = 1
     freeze: tuple[str, ...] = ()
     autocast: str | None = None
+    augment: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -75,7 +76,7 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
-        added = {"chips_per_batch": 1, "freeze": (), "autocast": None}
+        added = {"chips_per_batch": 1, "freeze": (), "autocast": None, "augment": None}
         return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
-
-from neurosim.training.method import DrawsFor, task_loss
+from neurosim.training.method import Step
 
 
 @final
@@ -24,10 +22,8 @@ class Standard:
         """One."""
         return 1.0
 
-    def backward(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, draws_for: DrawsFor, progress: float
-    ) -> dict[str, float]:
+    def backward(self, step: Step) -> dict[str, float]:
         """Add ∂L/∂Θ to the gradients; see :class:`neurosim.training.method.Method`."""
-        loss = task_loss(model(inputs), targets)
+        loss = step.loss(step.model(step.inputs))
         loss.backward()
         return {"loss": loss.item()}

@@ -12,6 +12,7 @@ import torch
 import neurosim as ns
 from neurosim.analog import deploy
 from neurosim.devices import Hardware
+from neurosim.random import stream
 
 from .networks import DAY, HARDWARE, LAYERS, Row, adc_steps, filled, lot, read, samples
 
@@ -59,6 +60,16 @@ def test_training_reaches_every_parameter(hardware: Hardware, place: torch.devic
         assert parameter.grad is not None
         assert parameter.grad.device.type == place.type
         assert bool(torch.isfinite(parameter.grad).all())
+
+
+@pytest.mark.parametrize("offset", [0, 5, 63, 2**33 + 7])
+def test_streams_are_the_same(place: torch.device, offset: int) -> None:
+    """One kernel a tensor on a GPU: no multiple of a group, large numbers of chips."""
+    family, chips, where = stream(3, 17, "fc.weight", "noise"), [0, 5, 2**31 + 9], str(place)
+    for shape in [(1,), (37, 129), (300_000,)]:
+        assert torch.equal(family.bits(shape, offset, where).cpu(), family.bits(shape, offset))
+        found, expected = family.normals(shape, chips, offset, where), family.normals(shape, chips, offset)
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
 
 
 def test_chips_are_evaluated(place: torch.device) -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector
 import neurosim as ns
 from neurosim.errors import UsageError
 from neurosim.training import AdversarialWeights, ForwardNoise, Standard, train
-from neurosim.training.method import analog_parameters
+from neurosim.training.method import Step, analog_parameters
 from neurosim.training.running import draws_for_step
 
 METHODS: dict[str, Any] = {
@@ -104,7 +104,7 @@ def test_methods_neither_disturb_nor_attack_them(method: str) -> None:
     net.trunk.requires_grad_(False)
     spy = Spy(net)
     x, y = loaders()[0][0]
-    METHODS[method].backward(spy, x, y, draws_for_step(5, 0), 0.5)
+    METHODS[method].backward(Step(spy, x, y, draws_for_step(5, 0), 0.5))
     trunk = [name for name in dict(net.named_parameters()) if name.startswith("trunk.")]
     own = dict(net.named_parameters())
     assert all(torch.equal(seen[name], own[name]) for seen in spy.seen for name in trunk)

@@ -12,7 +12,7 @@ from torch import nn
 
 from neurosim.errors import RunError, UsageError
 from neurosim.storage import load_tensors, read_json_lines
-from neurosim.training import ROBUST, ForwardNoise, Progress, train
+from neurosim.training import ROBUST, ForwardNoise, Step, Progress, train
 from neurosim.training.optim import schedule_from
 from neurosim.training.sources import source
 
@@ -104,13 +104,14 @@ def test_methods_see_progress_and_streams_of_their_step() -> None:
     class Spy:
         passes = 1.0
 
-        def backward(self, model: Any, inputs: Any, targets: Any, draws_for: Any, progress: float) -> Any:
-            seen.append((draws_for("w:attack"), progress))
-            return ForwardNoise(0.1).backward(model, inputs, targets, draws_for, progress)
+        def backward(self, step: Step) -> Any:
+            seen.append((step.draws_for("w:attack"), step.progress, step.number))
+            return ForwardNoise(0.1).backward(step)
 
     train(network(), (DATA, None), method=Spy(), epochs=2, seed=7)
-    assert [(s.lot, s.chip, s.name, s.effect) for s, _ in seen] == [(7, k, "w", "attack") for k in range(8)]
-    assert [progress for _, progress in seen] == [k / 8 for k in range(8)]
+    drawn = [(s.lot, s.chip, s.name, s.effect) for s, _, _ in seen]
+    assert drawn == [(7, k, "w", "attack") for k in range(8)]
+    assert [(progress, number) for _, progress, number in seen] == [(k / 8, k) for k in range(8)]
 
 
 def test_schedules() -> None:

@@ -17,8 +17,7 @@ import neurosim as ns
 from neurosim import storage
 from neurosim.errors import UsageError
 from neurosim.training import AdversarialWeights, ForwardNoise, Standard, train
-from neurosim.training.adversarial import divergence
-from neurosim.training.method import task_loss
+from neurosim.training.method import Step, divergence, task_loss
 from neurosim.training.running import draws_for_step
 from neurosim.training.tally import Tally
 
@@ -187,7 +186,9 @@ def test_shapes_that_do_not_fit(method: Any, outputs: tuple[int, ...], targets: 
 
     wanted = r"expected logits \(batch, classes, \.\.\.\) and targets \(batch, \.\.\.\); got"
     with pytest.raises(UsageError, match=wanted):
-        method.backward(Fixed(1, 1), torch.ones(2, 1), torch.zeros(targets).long(), draws_for_step(0, 0), 0.0)
+        method.backward(
+            Step(Fixed(1, 1), torch.ones(2, 1), torch.zeros(targets).long(), draws_for_step(0, 0))
+        )
 
 
 def test_targets_of_other_samples_are_refused() -> None:

@@ -1,0 +1,4 @@
+"""A network as a function of its weights: which of them sit on a chip, the worst of them nearby, how flat.
+
+``parameters`` runs a network at other weights than its own; ``ascent`` climbs to bad weights nearby.
+"""
