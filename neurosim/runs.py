@@ -114,6 +114,7 @@ class TrainPart(_Part):
     autocast: Literal["bfloat16"] | None = None
     augment: dict[str, bool | int | float] | None = None
     teacher: OriginPart | None = None
+    validation_mismatch: float | None = Field(default=None, gt=0)
 
 
 PartT = TypeVar("PartT", bound=_Part)

@@ -58,13 +58,14 @@ class Augmentation:
             raise UsageError(
                 f"train.augment needs images (batch, channels, height, width); got {tuple(images.shape)}"
             )
+        place = str(images.device)
         if self.flip:
-            chosen = draws_for("flip").uniform((len(images),)).to(images.device) < 0.5
+            chosen = draws_for("flip").uniform((len(images),), device=place) < 0.5
             images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
         if self.rotate_deg:
-            images = _rotated(images, draws_for("rotation").uniform((len(images),)), self.rotate_deg)
+            images = _rotated(images, draws_for("rotation").uniform((len(images),), device=place), self.rotate_deg)
         if self.shift:
-            images = _shifted(images, draws_for("shift").uniform((len(images), 2)), self.shift)
+            images = _shifted(images, draws_for("shift").uniform((len(images), 2), device=place), self.shift)
         return images
 
 
@@ -82,7 +83,7 @@ def _rotated(images: Tensor, uniform: Tensor, most_deg: float) -> Tensor:
 
 def _shifted(images: Tensor, uniform: Tensor, most: int) -> Tensor:
     height, width = images.shape[-2:]
-    start = (uniform * (2 * most + 1)).long().to(images.device)
+    start = (uniform * (2 * most + 1)).long()
     rows = start[:, 0, None] + torch.arange(height, device=images.device)
     cols = start[:, 1, None] + torch.arange(width, device=images.device)
     padded = F.pad(images, [most] * 4)

@@ -48,6 +48,7 @@ def train(
     autocast: str | None = None,
     augment: Mapping[str, Any] | None = None,
     teacher: nn.Module | None = None,
+    validation_mismatch: float | None = None,
     device: str = "auto",
     checkpoint_every_s: float = 30.0,
     config: Mapping[str, Any] | None = None,
@@ -62,8 +63,8 @@ def train(
         loaders: ``.train`` and ``.validation`` (an object, a dict, or a pair) of batches (inputs, int64
             targets, (batch,) or a class for each pixel).  A loader with ``.epoch(number)`` gives the order of
             each epoch itself.  Best is the epoch with the highest validation accuracy (validation Dice where
-            pixels have classes; of equals that with the lowest loss, then the first); the last without
-            validation.
+            pixels have classes; of equals that with the lowest loss, then the first), of mismatched networks
+            where ``validation_mismatch`` asks for them; the last without validation.
         method: an object of ``neurosim.training.METHODS``, a :class:`Method` of your own, or a name.
         epochs: how often to read the training data.
         out: the run's folder; None keeps everything in memory.  Holds ``training.toml`` (these settings),
@@ -90,6 +91,9 @@ def train(
         augment: how each batch is altered before it is trained on, such as ``{"flip": True, "shift": 2}``:
             see :class:`Augmentation`.  None: not at all.
         teacher: the network whose opinion the method ``distil`` takes in; moved to ``device``.
+        validation_mismatch: ζ; validation then also runs four networks of weights Θ·(1 + ζ·N(0, 1)), the same
+            in every epoch, and the best epoch is the one that is best on those.  Without it training with
+            noise that grows ends with an early epoch: the best in plain numbers.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
         config: whatever else describes the run, for ``config.toml``.
@@ -122,6 +126,7 @@ def train(
         freeze=tuple(freeze),
         autocast=autocast,
         augment=None if augment is None else dict(augment),
+        validation_mismatch=validation_mismatch,
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from neurosim.errors import RunError, UsageError
 from neurosim.random import Stream, stream
@@ -24,7 +25,14 @@ from neurosim.training.combined import as_combined
 from neurosim.training.folder import RunFolder, restore
 from neurosim.training.freezing import frozen_norms
 from neurosim.training.interrupt import Interrupt
-from neurosim.training.method import DrawsFor, Method, Step
+from neurosim.training.method import (
+    DrawsFor,
+    Method,
+    Step,
+    analog_parameters,
+    laid_out_as,
+    normal_like,
+)
 from neurosim.training.optim import optimizer_from, schedule_from
 from neurosim.training.place import Place
 from neurosim.training.settings import Progress, Settings, TrainResult
@@ -35,6 +43,7 @@ from neurosim.training.tally import Tally
 # 2.2 for its first 180 steps, and was at 0.57 with ranges fixed anew every 25.
 CALIBRATION_BATCHES = 4
 CALIBRATE_EVERY = 25  # steps of an epoch
+VALIDATION_DRAWS = 4  # networks with mismatched weights, where validation asks for them
 
 
 @dataclass
@@ -240,14 +249,20 @@ class Run:
         return row
 
     def _validate(self, source: Source) -> dict[str, float]:
-        """Mean cross-entropy, accuracy and, where pixels have classes, Dice; in plain numbers."""
-        tally = Tally()
+        """Mean cross-entropy, accuracy and, where pixels have classes, Dice; in plain numbers.
+
+        With ``validation_mismatch`` also those of networks whose weights are off, over a few fixed draws.
+        """
+        tally, mismatched = Tally(), Tally()
         devices = [self.device] if self.device.type == "cuda" else []
         self.model.eval()
         with torch.random.fork_rng(devices=devices), torch.no_grad(), self._averaged():
+            others = self._mismatched()
             for batch in source.batches(0):
                 x, y = self._moved(batch)
                 tally.add(self.model(x), y)
+                for weights in others:
+                    mismatched.add(functional_call(self.model, weights, (x,)), y)
                 self.interrupt.check()
         self._training_mode()
         if tally.count == 0:
@@ -257,11 +272,27 @@ class Run:
                 f"the validation loss became {tally.loss} after epoch {self.state.epoch + 1}:"
                 f" try a learning rate below {self.settings.lr:g}"
             )
-        return {f"validation_{name}": value for name, value in tally.measures().items()}
+        row = {f"validation_{name}": value for name, value in tally.measures().items()}
+        if mismatched.count:
+            row |= {f"validation_mismatch_{name}": v for name, v in mismatched.measures().items()}
+        return row
+
+    def _mismatched(self) -> list[dict[str, Tensor]]:
+        """Θ·(1 + ζ·N(0, 1)) of the analog weights, in every epoch the same few draws."""
+        zeta, found = self.settings.validation_mismatch, []
+        if zeta is None:
+            return []
+        for draw in range(VALIDATION_DRAWS):
+            weights = {}
+            for name, p in analog_parameters(self.model).items():
+                noise = normal_like(p, stream(self.settings.seed, draw, name, "validation-mismatch"))
+                weights[name] = laid_out_as(p, noise.mul_(zeta).add_(1.0).mul_(p.detach()))
+            found.append(weights)
+        return found
 
     def _close_epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         state = self.state
-        accuracy, loss = row.get("validation_accuracy"), row.get("validation_loss", 0.0)
+        accuracy, loss = row.get("validation_accuracy"), _loss(row)
         score = _score(row)
         best = _score(state.history[state.best_epoch - 1]) if state.history else None
         # Small validation sets tie often; the first of equals would be an early, undertrained epoch.
@@ -406,9 +437,18 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _score(row: dict[str, Any]) -> float | None:
-    """What the best epoch has most of: Dice where pixels have classes, else accuracy; None without data."""
-    score: float | None = row.get("validation_dice", row.get("validation_accuracy"))
-    return score
+    """What the best epoch has most of: Dice where pixels have classes, else accuracy; None without data.
+
+    Of mismatched networks, where validation has them: a robust network is not the one that is best without.
+    """
+    kinds = ("mismatch_dice", "mismatch_accuracy", "dice", "accuracy")
+    return next((row[f"validation_{kind}"] for kind in kinds if f"validation_{kind}" in row), None)
+
+
+def _loss(row: dict[str, Any]) -> float:
+    """What breaks ties of the score."""
+    loss: float = row.get("validation_mismatch_loss", row.get("validation_loss", 0.0))
+    return loss
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

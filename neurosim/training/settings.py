@@ -56,6 +56,7 @@ class Settings:
     freeze: tuple[str, ...] = ()
     autocast: str | None = None
     augment: dict[str, Any] | None = None
+    validation_mismatch: float | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -71,12 +72,15 @@ class Settings:
             )
         check_number("lr", self.lr, above=0.0)
         check_number("weight_decay", self.weight_decay, least=0.0)
+        if self.validation_mismatch is not None:
+            check_number("validation_mismatch", self.validation_mismatch, above=0.0)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0.0)
 
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
         added = {"chips_per_batch": 1, "freeze": (), "autocast": None, "augment": None}
+        added |= {"validation_mismatch": None}
         return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 

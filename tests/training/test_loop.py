@@ -12,7 +12,7 @@ from torch import nn
 
 from neurosim.errors import RunError, UsageError
 from neurosim.storage import load_tensors, read_json_lines
-from neurosim.training import ROBUST, ForwardNoise, Step, Progress, train
+from neurosim.training import ROBUST, ForwardNoise, Progress, Step, train
 from neurosim.training.optim import schedule_from
 from neurosim.training.sources import source
 

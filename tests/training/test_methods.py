@@ -142,7 +142,7 @@ ZERO = {
     "abcd": BlockCoordinateDescent(0.0),
     "combined": method_from("noise+adversarial+ema", {"eta": 0.0, "adversarial": {"beta": 0.0}}),
 }
-# what acts on the task loss, or after the step, and has no gradient of its own: see TestParts, test_averaging.py
+# act on the task loss or after the step, no gradient of their own: TestParts, test_averaging.py
 PARTS = {"distil", "clip", "ema", "swa"}
 EVERY = [pytest.param(method, id=str(method)) for row in ACTING.values() for method in row]
 networks = pytest.mark.parametrize("network", NETWORKS)

@@ -1,0 +1,73 @@
+"""Validation of mismatched networks, and which epoch is best by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from neurosim.errors import UsageError
+from neurosim.random import stream
+from neurosim.training import train
+
+X = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+Y = (X[:, 0] > 0).long()
+BATCHES = [(X[k : k + 20], Y[k : k + 20]) for k in range(0, 60, 20)]
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def trained(**options: Any) -> Any:
+    model = network()
+    return model, train(model, (BATCHES, BATCHES), epochs=4, seed=7, lr=0.05, **options)
+
+
+def test_measures_what_mismatched_weights_do() -> None:
+    """The last epoch's numbers, by hand on the network that it left."""
+    model, result = trained(validation_mismatch=0.5)
+    right, loss = 0, 0.0
+    for draw in range(4):
+        weights = {
+            name: p.detach() * (1 + 0.5 * stream(7, draw, name, "validation-mismatch").normal(p.shape))
+            for name, p in model.named_parameters()
+            if not name.startswith("1.")
+        }
+        logits = functional_call(model, weights, (X,))
+        right += int((logits.argmax(1) == Y).sum())
+        loss += nn.functional.cross_entropy(logits, Y, reduction="sum").item()
+    row = result.history[result.best_epoch - 1]
+    assert row["validation_mismatch_accuracy"] == right / 240
+    assert row["validation_mismatch_loss"] == pytest.approx(loss / 240, rel=1e-5)
+    assert row["validation_accuracy"] == int((model(X).argmax(1) == Y).sum()) / 60
+
+
+def test_decides_which_epoch_is_best() -> None:
+    _, result = trained(validation_mismatch=0.8)
+    found = [
+        (row["validation_mismatch_accuracy"], -row["validation_mismatch_loss"]) for row in result.history
+    ]
+    assert result.best_epoch == 1 + found.index(max(found))
+    assert result.best_validation_accuracy == result.history[result.best_epoch - 1]["validation_accuracy"]
+
+
+def test_does_not_touch_the_training() -> None:
+    _, plain = trained()
+    _, checked = trained(validation_mismatch=0.3)
+    assert [row["loss"] for row in checked.history] == [row["loss"] for row in plain.history]
+    assert "validation_mismatch_accuracy" not in plain.history[0]
+    assert plain.history[0].keys() < checked.history[0].keys()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), "much"])
+def test_names_what_is_wrong(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected validation_mismatch, a finite number > 0; got"):
+        trained(validation_mismatch=value, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
