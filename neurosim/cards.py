@@ -23,7 +23,7 @@ class Layer:
     Attributes:
         name, kind: of the module.
         inputs, outputs: shapes for one image, without the batch; of its first use.
-        parameters, macs: numbers it holds (shared ones where they are first met) and multiply-accumulates of
+        parameters, macs: numbers that training may change (shared ones where they are first met) and multiply-accumulates of
             one image, all uses together.
         tiles, devices, utilisation: on the hardware; none for a layer that stays digital.
     """
@@ -117,10 +117,9 @@ def card(
     net = catalogue.outline(
         name, num_classes=num_classes, in_chans=in_chans, image_size=image_size, **overrides
     ).eval()
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     shapes = _shapes(net)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        net(torch.empty(1, in_chans, height, width, device="meta"))
+        net(torch.empty(1, *catalogue.input_shape(name, in_chans, image_size), device="meta"))
     macs = {key.partition(".")[2]: sum(ops.values()) // 2 for key, ops in counted.get_flop_counts().items()}
     placed = {row.name: row for row in deploy(net, hardware).explain().layers}
     layers, seen = [], set[int]()
@@ -137,7 +136,7 @@ def card(
                 kind=type(module).__name__,
                 inputs=inputs,
                 outputs=outputs,
-                parameters=sum(p.numel() for p in own),
+                parameters=sum(p.numel() for p in own if p.requires_grad),
                 macs=macs.get(path, 0),
                 tiles=None if row is None else row.tiles,
                 devices=None if row is None else row.devices,

@@ -20,7 +20,8 @@ import typer
 from typer.exceptions import TyperException
 
 from neurosim import __version__, console, interrupts
-from neurosim.commands import export, writing
+from neurosim.bench import command as bench
+from neurosim.commands import attack, export, flatness, writing
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(writing.app, name="write")
 app.command("export")(export.export)
+app.command("attack")(attack.attack)
+app.command("bench-robust")(bench.bench_robust)
+app.command("flatness")(flatness.flatness)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 DataDir = Annotated[
@@ -311,10 +315,18 @@ def _pair_name(data: str, model: str) -> str:
 
 def _described(config: Config) -> str:
     options = config.method.model_dump(exclude={"name"})
-    listed = ", ".join(f"{key} {value:g}" for key, value in options.items())
+    listed = ", ".join(_setting(key, value) for key, value in options.items())
     return f"{config.model.name} on {config.data.name}, {config.method.name}" + (
         f" ({listed})" if listed else ""
     )
+
+
+def _setting(key: str, value: Any) -> str:
+    """``eta 0.3``, or the settings of a part of a method, ``noise: eta 0.3, ramp 0``."""
+    if isinstance(value, dict):
+        return f"{key}: " + ", ".join(_setting(name, inner) for name, inner in value.items())
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{key} {value:g}" if number else f"{key} {value}"
 
 
 # ---------------------------------------------------------------- evaluation
@@ -1122,6 +1134,7 @@ def models_list(as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from neurosim.models import info, names
+    from neurosim.models.catalogue import input_shape
 
     found = [info(name) for name in names()]
     head = ("name", "parameters", "MACs", "image", "classes of", "paper", "checked against")
@@ -1130,7 +1143,7 @@ def models_list(as_json: Json = False) -> None:
             row.name,
             f"{row.parameters:,}",
             console.quantity(row.macs),
-            f"{row.standard[1]}x{row.standard[2]}x{row.standard[2]}",
+            "x".join(map(str, input_shape(row.name, *row.standard[1:]))),
             {"classification": "images", "segmentation": "pixels"}[row.task],
             (re.search(r"arXiv:[0-9.]+", row.paper) or [row.paper])[0],
             row.checked,

@@ -325,9 +325,9 @@ def torch_words(
 ) -> torch.Tensor:
     """Bits of many chips (chips, count), int64: by torch operations, or one kernel on a GPU with Triton."""
     if device.type == "cuda" and _TRITON:
-        from neurosim import random_gpu
+        from neurosim.random_gpu import words as fill
 
-        return random_gpu.words(chips, count, offset, k0, k1, device)
+        return fill(chips, count, offset, k0, k1, device)
     words = torch.stack(_torch_groups(chips, count, offset, k0, k1, device), dim=2)
     start = offset % 64
     return words.reshape(len(chips), -1)[:, start : start + count]
@@ -338,9 +338,9 @@ def torch_normals(
 ) -> torch.Tensor:
     """Normals of many chips, (chips, count), float32; as :func:`torch_words`."""
     if device.type == "cuda" and _TRITON:
-        from neurosim import random_gpu
+        from neurosim.random_gpu import normals
 
-        return random_gpu.normals(chips, count, offset, k0, k1, device)
+        return normals(chips, count, offset, k0, k1, device)
     w = _torch_groups(chips, count, offset, k0, k1, device)
     planes = []
     for a, b in ((w[0], w[1]), (w[2], w[3])):

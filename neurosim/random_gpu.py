@@ -39,7 +39,7 @@ def _block_words(row_chip, place, k0, k1):  # type: ignore[no-untyped-def]
     return w0, w1, w2, w3, (place % 64) // 16
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _fill_words(out, chips, count, offset, k0, k1, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
     row, column = tl.program_id(1), tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     w0, w1, w2, w3, which = _block_words(tl.load(chips + row), column + offset, k0, k1)
@@ -47,7 +47,7 @@ def _fill_words(out, chips, count, offset, k0, k1, TILE: tl.constexpr):  # type:
     tl.store(out + row * count + column, word.to(tl.int64), mask=column < count)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _fill_normals(out, chips, count, offset, k0, k1, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
     row, column = tl.program_id(1), tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     w0, w1, w2, w3, which = _block_words(tl.load(chips + row), column + offset, k0, k1)

@@ -15,6 +15,7 @@ import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -26,10 +27,11 @@ from neurosim.errors import RunError, UsageError, unknown
 from neurosim.storage import load_tensors, read_tensors, save_tensors, sha256_file, write_text
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from neurosim.analog import Deployed
-    from neurosim.data import Splits
+    from neurosim.data import Examples, Splits
     from neurosim.devices import Hardware
     from neurosim.evaluation import Table
     from neurosim.models import OwnModel
@@ -42,6 +44,7 @@ CALIBRATION_SAMPLES = 1000
 """Training samples on which converter ranges are fixed before any chip is evaluated."""
 BATCHNORM = ("kept", "folded", "re-estimated")
 TEST_BATCH = 500
+KEPT_ON_DEVICE_BYTES = 2**31  # more is moved batch by batch
 """Test samples a forward pass; fixed, because equal batches give equal bits."""
 PIXELS_BATCH = 1 << 19
 """Test pixels a forward pass, at most, where each has a class: a U-Net keeps dozens of maps of them."""
@@ -761,18 +764,20 @@ def train_run(
     from neurosim.data import Batches
     from neurosim.devices import Hardware
     from neurosim.training import method_from, train
+    from neurosim.training.loop import torch_device
 
     splits = load_data(config.data, data_dir)
     options = config.method.model_dump()
     settings = config.train.model_dump(exclude={"batch_size", "init", "freeze", "teacher"})
+    kept = partial(_beside, device=torch_device(device))
     model = create_model(config, own)
     _begin(model, config, begun=resume and any(Path(folder).glob("checkpoints/step-*.safetensors")))
     with Run(Path(folder), config, tuple(own)).at_work():
         return train(
             model,
             {
-                "train": Batches(splits.train, config.train.batch_size, shuffle_seed=config.train.seed),
-                "validation": Batches(splits.validation, _test_batch(splits)),
+                "train": Batches(kept(splits.train), config.train.batch_size, shuffle_seed=config.train.seed),
+                "validation": Batches(kept(splits.validation), _test_batch(splits)),
             },
             method=method_from(options.pop("name"), options),
             hardware=None if config.hardware is None else Hardware.model_validate(config.hardware),
@@ -785,6 +790,14 @@ def train_run(
             teacher=_teacher(config, own),
             **settings,
         )
+
+
+def _beside(examples: Examples, device: torch.device) -> Examples:
+    """The examples where the network is, if that is a GPU and they are small enough to stay there."""
+    size = examples.inputs.numel() * examples.inputs.element_size()
+    if device.type == "cpu" or size > KEPT_ON_DEVICE_BYTES:
+        return examples
+    return replace(examples, inputs=examples.inputs.to(device), targets=examples.targets.to(device))
 
 
 def _test_batch(splits: Splits) -> int:

@@ -87,7 +87,7 @@ class Explanation:
             changed = tuple(effect for effect in variant.effects if effect not in self.effects)
             parts += ["", f"In layers {variant.pattern!r} instead:", _effect_table(changed)]
         if self.sampled:
-            parts += ["", "Digital, different on each chip:", _sampled_table(self.sampled)]
+            parts += ["", "Not on crossbars, different on each chip:", _sampled_table(self.sampled)]
         held = [row for row in self.digital if row.parameters]
         rest = [row for row in self.digital if not row.parameters]
         parts += ["", "Digital, with parameters of their own:", _names(held)]

@@ -281,7 +281,8 @@ def _swap(module: nn.Module, sampling: Sampling) -> None:
 
 def _check_patterns(hardware: Hardware, names: list[str]) -> None:
     for pattern in hardware.parameters:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        optional = hardware.parameters[pattern].optional
+        if not optional and not any(fnmatchcase(name, pattern) for name in names):
             near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.5)
             hint = (
                 f"did you mean {near[0]!r}?"

@@ -22,6 +22,7 @@ from neurosim.devices.rram_milo import RramMilo
 from neurosim.devices.rram_wan import RramWan
 from neurosim.devices.sonos import Sonos
 from neurosim.devices.stt_mram import SttMram
+from neurosim.devices.subthreshold.synapse import Subthreshold
 
 DEVICES: dict[str, type[Device]] = {
     "ideal": Ideal,
@@ -38,6 +39,7 @@ DEVICES: dict[str, type[Device]] = {
     "fefet": Fefet,
     "ecram": Ecram,
     "stt-mram": SttMram,
+    "subthreshold": Subthreshold,
     "aihwkit": AihwkitNoise,
 }
 

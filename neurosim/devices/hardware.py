@@ -37,7 +37,7 @@ from neurosim.devices.device import Device, Frozen, Real, Whole, without_default
 from neurosim.devices.faults import Faults
 from neurosim.devices.frozen import FrozenDict, frozen
 from neurosim.devices.problems import Problem, Several, problems, unknown_field
-from neurosim.devices.spread import Spread
+from neurosim.devices.spread import WORDS, Spread
 from neurosim.devices.writing.description import Writing
 from neurosim.errors import UsageError, unknown
 
@@ -547,7 +547,9 @@ class Hardware(Frozen):
         content.get("faults", {}).pop("map_file", None)
         # lists: the order of patterns acts, and sorted keys would hide it
         if self.parameters:
-            content["parameters"] = [[k, spread.model_dump()] for k, spread in self.parameters.items()]
+            content["parameters"] = [
+                [k, spread.model_dump(exclude=set(WORDS))] for k, spread in self.parameters.items()
+            ]
         if self.layers:
             content["layers"] = [[pattern, _acting(changes)] for pattern, changes in self.layers.items()]
         text = json.dumps(content, sort_keys=True, allow_nan=False)

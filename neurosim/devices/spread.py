@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from neurosim.devices.device import Frozen, Real, percent
+from neurosim.devices.device import Frozen, Real, percent, without_defaults
+from neurosim.devices.frozen import FrozenDict
 from neurosim.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from neurosim.random import Draws
+
+WORDS = ("optional", "origin")
+"""Fields that change no result."""
+_LARGEST_LOG_STD = 5.0
 
 
 class Spread(Frozen):
@@ -36,13 +41,34 @@ class Spread(Frozen):
     keeps is the *median*, which lies below the mean by the factor exp(−s²/2): one factor for every device,
     which a bias current set for the right mean takes up.
 
+    A parameter made of several currents, such as a gain I_a/I_b, names their ``transistors``, with signs of
+    their exponents (:mod:`neurosim.devices.subthreshold.circuits` derives them from geometry)::
+
+        θ·factor·exp(Σ_t e_t·(\\|s_t\\|·n_t + d·m_t + g·(a·x + b·y)) − ½·variance)        e_t = sign(s_t)
+
+    n_t ~ N(0, 1) per element, m_t per bias current, a and b per gradient; parameters of one module that
+    name the same transistor share n_t and m_t, and all of them share a and b: a time constant and a gain
+    that hang on one current move together, and a gradient leaves a ratio of two currents alone.  Elements
+    lie on a square grid, x and y from −1 to 1.  d and g belong to ``die_std`` and ``gradient_std`` as s
+    does to ``relative_std``.  A lognormal without ``transistors`` has one of its own.
+
     Attributes:
         distribution: one of the three above.
         relative_std: standard deviation as a fraction of the value.
         absolute_std: standard deviation in units of the parameter; not with ``"lognormal"``, which scales.
+        transistors: of a lognormal, instead of ``relative_std``: name of a transistor → s_t, the standard
+            deviation of ln I, negative where the parameter falls with the current.
+        die_std: of a lognormal: relative standard deviation, from chip to chip, of each bias current that all
+            elements of a parameter share.
+        gradient_std: of a lognormal: relative standard deviation of currents at the middle of an edge of the
+            grid, from a linear gradient of thresholds over the die.
+        factor: every chip multiplies the parameter by it: U_T/U_T,ref of a time constant in the heat.
+        optional: a pattern with this spread may match no parameter of a network.
+        origin: where the numbers come from, for people.
 
     Raises:
-        UsageError: a number out of bounds, or an absolute part of a lognormal.
+        UsageError: a number out of bounds, an absolute part of a lognormal, or a part that only lognormals
+            have.
 
     >>> import torch
     >>> from neurosim.random import Draws
@@ -55,6 +81,23 @@ class Spread(Frozen):
     distribution: Literal["normal", "lognormal", "uniform"] = "normal"
     relative_std: Real = Field(default=0.0, ge=0.0, le=10.0)
     absolute_std: Real = Field(default=0.0, ge=0.0, le=1e30)
+    transistors: dict[str, Real] = FrozenDict()
+    die_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    gradient_std: Real = Field(default=0.0, ge=0.0, le=1.0)
+    factor: Real = Field(default=1.0, gt=0.0, le=1e6)
+    optional: bool = False
+    origin: str = ""
+
+    @field_validator("transistors")
+    @classmethod
+    def _frozen_transistors(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, log_std in value.items():
+            if not abs(log_std) <= _LARGEST_LOG_STD:
+                raise ValueError(
+                    f"expected a standard deviation of ln I of at most {_LARGEST_LOG_STD:g}, with a sign; "
+                    f"got transistors.{name}={log_std!r}"
+                )
+        return FrozenDict(value)
 
     @model_validator(mode="after")
     def _possible(self) -> Spread:
@@ -63,12 +106,43 @@ class Spread(Frozen):
                 "expected absolute_std = 0 with distribution 'lognormal', which scales a parameter; "
                 f"got absolute_std={self.absolute_std!r}"
             )
+        for field in ("transistors", "die_std", "gradient_std"):
+            if self.distribution != "lognormal" and getattr(self, field):
+                raise ValueError(
+                    f"expected {field} only with distribution 'lognormal'; got {self.distribution!r}"
+                )
+        if self.transistors and self.relative_std:
+            raise ValueError(
+                f"expected transistors or relative_std, which follows from them; got relative_std="
+                f"{self.relative_std!r} with both"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Spreads that leave the later fields alone look, and digest, as they did before there were any."""
+        return without_defaults(self, handler(self), set(type(self).model_fields) - set(_ALWAYS))
 
     @property
     def acts(self) -> bool:
         """Whether it changes anything."""
-        return self.relative_std > 0 or self.absolute_std > 0
+        return any((self.relative_std, self.absolute_std, self._shared)) or self.factor != 1.0
+
+    @property
+    def local_std(self) -> float:
+        """Relative standard deviation from element to element: √(exp(Σ s_t²) − 1) of transistors.
+
+        >>> round(Spread(distribution="lognormal", transistors={"i_a": 0.2, "i_b": -0.2}).local_std, 3)
+        0.289
+        """
+        if not self.transistors:
+            return self.relative_std
+        return math.sqrt(math.expm1(sum(s**2 for s in self.transistors.values())))
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the parameter has parts beyond those of a plain distribution."""
+        return any(self.transistors.values()) or self.die_std > 0 or self.gradient_std > 0
 
     def sample(self, value: Tensor, draws: Draws) -> Tensor:
         """The parameter on every chip of ``draws``, differentiable in ``value``.
@@ -91,8 +165,12 @@ class Spread(Frozen):
         wide = value if value.dtype.itemsize >= 4 else value.float()
         sampled = wide.expand(len(draws.chips), *wide.shape)
         shape = tuple(value.shape)
-        if self.relative_std > 0:
+        if self._shared:
+            sampled = sampled * self._of_currents(draws, shape).to(wide)
+        elif self.relative_std > 0:
             sampled = sampled * self._factor(draws, shape).to(wide)
+        if self.factor != 1.0:
+            sampled = sampled * self.factor
         if self.absolute_std > 0:
             unit = self._unit(draws, "spread, absolute", shape).to(wide)
             sampled = sampled + self.absolute_std * unit
@@ -106,6 +184,37 @@ class Spread(Frozen):
         variance = math.log1p(self.relative_std**2)
         return (math.sqrt(variance) * unit - 0.5 * variance).exp()
 
+    def _of_currents(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
+        """What multiplies a parameter that is a product of currents, (chips, \\*shape), of mean 1."""
+        import torch
+
+        from neurosim.devices.subthreshold.fields import gradient_shape
+
+        module = type(draws)(draws.lot, draws.chips, draws.name.rpartition(".")[0], draws.device)
+        # one of its own: its draws are those of a plain lognormal
+        own = {} if self.transistors else {"": math.sqrt(math.log1p(self.relative_std**2))}
+        die, slope = (math.sqrt(math.log1p(std**2)) for std in (self.die_std, self.gradient_std))
+        total = torch.zeros(len(draws.chips), *shape, dtype=torch.float64, device=draws.device)
+        variance = torch.zeros(shape, dtype=torch.float64, device=draws.device)
+        sign = 0.0
+        for name, log_std in (own or self.transistors).items():
+            places = draws if own else module
+            label = f"spread, {name}" if name else "spread"
+            exponent = math.copysign(1.0, log_std)
+            total = total + log_std * places.normal(label, shape).double()
+            if die:
+                shared = places.normal(f"{label}, die", (1,) * len(shape)).double()
+                total = total + exponent * die * shared
+            variance = variance + log_std**2 + die**2
+            sign += exponent
+        if slope and sign:
+            x, y = gradient_shape(shape, draws.device)
+            a, b = (slope * sign * module.normal("gradient", (2,)).double()).unbind(1)
+            along = [-1, *(1 for _ in shape)]
+            total = total + a.reshape(along) * x + b.reshape(along) * y
+            variance = variance + (slope * sign) ** 2 * (x**2 + y**2)
+        return (total - 0.5 * variance).exp()
+
     def _unit(self, draws: Draws, effect: str, shape: tuple[int, ...]) -> Tensor:
         """Draws of mean 0 and standard deviation 1, (chips, \\*shape): uniform, or else normal."""
         if self.distribution == "uniform":
@@ -118,6 +227,19 @@ class Spread(Frozen):
         >>> Spread(relative_std=0.1, absolute_std=0.02).in_words()
         'normal, standard deviation 10 % of the value and 0.02'
         """
-        parts = [f"{percent(self.relative_std)} of the value"] if self.relative_std else []
+        parts = [f"{percent(self.local_std)} of the value"] if self.local_std else []
         parts += [f"{self.absolute_std:g}"] if self.absolute_std else []
-        return f"{self.distribution}, standard deviation {' and '.join(parts) or '0'}"
+        words = f"{self.distribution}, standard deviation {' and '.join(parts) or '0'}"
+        if self.transistors:
+            each = (
+                f"{'1/' if s < 0 else ''}{name} {percent(math.sqrt(math.expm1(s**2)))}"
+                for name, s in self.transistors.items()
+            )
+            words += f" ({', '.join(each)})"
+        for std, of in ((self.die_std, "from chip to chip"), (self.gradient_std, "at the edges, a gradient")):
+            words += f", {percent(std)} {of}" if std else ""
+        words += f", times {self.factor:.4g}" if self.factor != 1.0 else ""
+        return f"{words}; {self.origin}" if self.origin else words
+
+
+_ALWAYS = ("distribution", "relative_std", "absolute_std")  # what descriptions of spreads always say

@@ -63,7 +63,9 @@ class Augmentation:
             chosen = draws_for("flip").uniform((len(images),), device=place) < 0.5
             images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
         if self.rotate_deg:
-            images = _rotated(images, draws_for("rotation").uniform((len(images),), device=place), self.rotate_deg)
+            images = _rotated(
+                images, draws_for("rotation").uniform((len(images),), device=place), self.rotate_deg
+            )
         if self.shift:
             images = _shifted(images, draws_for("shift").uniform((len(images), 2), device=place), self.shift)
         return images

@@ -133,7 +133,7 @@ def train(
         optimizer, [nn.Parameter(torch.zeros(()))], lr, weight_decay
     )  # names are wrong before a folder is made
     schedule_from(lr_schedule)
-    where = _device(device)
+    where = torch_device(device)
     if autocast is not None and where.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         raise UsageError("this processor has no bfloat16 products (avx512_bf16): leave out train.autocast")
     alteration = Augmentation.of(augment)
@@ -180,7 +180,8 @@ def _silent(progress: Progress) -> None:
     """The progress callback of those who gave none."""
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name, ``auto`` included; UsageError for one that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -31,6 +31,7 @@ WITHOUT_NOISE: dict[str, dict[str, Any] | None] = {
     "flash": {"tuning_std": 0.0, "retention_loss": 0.0},
     "fefet": {"vth_std": 0.0},
     "ecram": {"device_std": 0.0, "cycle_std": 0.0},
+    "subthreshold": {"relative_std": 0.0},
     "aihwkit": None,  # computes in float32 and microsiemens; its models without noise: tests/test_aihwkit.py
     "stt-mram": None,  # holds two states whatever the target
 }

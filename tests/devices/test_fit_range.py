@@ -15,7 +15,7 @@ from neurosim.devices.fit_range import FitRange, FitRangeWarning, in_words
 
 DAY, YEAR = 86400.0, 31557600.0
 # arithmetic, or typical numbers of no measured device
-UNMEASURED = {"aihwkit", "ideal", "gaussian", "generic", "measured", "stt-mram"}
+UNMEASURED = {"aihwkit", "ideal", "gaussian", "generic", "measured", "stt-mram", "subthreshold"}
 # a publication gives their errors, but no range of conductance
 RELATIVE = {"flash", "fefet", "ecram"}
 

@@ -52,6 +52,7 @@ def test_presets_are_those_announced() -> None:
         "pcm-hermes-2023", "pcm-hermes-2023-one-device", "rram-wan-2022", "rram-wan-2022-crosssim",
         "rram-cmo-2025", "rram-cmo-2025-fast", "rram-milo-2021",
         "rram-taox-he-2026", "rram-taox-hong-2025", "stt-mram-li-2025",
+        "dynapse-se2", "dynapse-se2-rockpool", "spikey-bruderle-2009", "subthreshold-gf180",
     }  # fmt: skip
     assert set(hardware_names()) == announced
 
