@@ -219,6 +219,7 @@ def new_config(
     tree["data"]["sha256"] = splits.sha256
     if splits.task == "segmentation":
         tree["data"]["task"] = splits.task
+    _check_series(tree["model"]["name"], splits)
     tree["model"] = {**_shapes(splits), **tree["model"]}
     options = dict(tree["method"])
     chosen = method_from(options.pop("name"), options)
@@ -710,6 +711,19 @@ def _check_task(name: str, task: str, data: str) -> None:
         raise UsageError(
             f"{name} gives a class for each {each[given]}, and the data {data!r} have one for each "
             f"{each[task]}: expected a network for {task} (see neurosim models list)"
+        )
+
+
+def _check_series(name: str, splits: Splits) -> None:
+    """A network of the zoo reads images or time series, not both."""
+    from neurosim import models
+
+    if not models.is_own(name) and models.info(name).series != splits.is_series:
+        kinds = ("images", "time series")
+        reads, held = kinds[models.info(name).series], kinds[splits.is_series]
+        raise UsageError(
+            f"{name} reads {reads}, and the data {splits.name!r} are {held}: expected a network for {held}"
+            + (" (lsnn-ecg, lsnn-speech)" if splits.is_series else " (see neurosim models list)")
         )
 
 

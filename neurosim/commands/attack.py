@@ -215,11 +215,11 @@ class _OnWeights:
             f"accuracy in % with attacked weights, {samples} {data.part} samples: {what.loss}, "
             f"{what.steps} steps, {tries}, one attack for {one}"
         )
-        table = f"{title}\n{console.aligned(rows)}"
+        shown = f"{title}\n{console.aligned(rows)}"
         if not self.draws:
-            return table
+            return shown
         return (
-            f"{table}\nrandom: {self.draws} Gaussian draws of that relative size (mean), and as many random "
+            f"{shown}\nrandom: {self.draws} Gaussian draws of that relative size (mean), and as many random "
             "corners (worst of all); the difference is paired, against the worst one"
         )
 
