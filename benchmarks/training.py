@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from neurosim import models
-from neurosim.training import ROBUST, AdversarialWeights, ForwardNoise, Standard, Step
+from neurosim.training import PAPER, AdversarialWeights, ForwardNoise, Standard, Step
 from neurosim.training.running import draws_for_step
 
 BATCH = 100
@@ -23,7 +23,7 @@ METHODS: dict[str, Any] = {
     "standard": Standard(),
     "noise": ForwardNoise(0.3),
     "adversarial": AdversarialWeights(beta=0.25),
-    "robust (with noise)": ROBUST,
+    "robust (with noise)": PAPER,
 }
 
 

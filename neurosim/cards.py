@@ -23,8 +23,8 @@ class Layer:
     Attributes:
         name, kind: of the module.
         inputs, outputs: shapes for one image, without the batch; of its first use.
-        parameters, macs: numbers that training may change (shared ones where they are first met) and multiply-accumulates of
-            one image, all uses together.
+        parameters, macs: numbers that training may change (shared ones where they are first met) and
+            multiply-accumulates of one image, all uses together.
         tiles, devices, utilisation: on the hardware; none for a layer that stays digital.
     """
 

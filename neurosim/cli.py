@@ -148,8 +148,12 @@ class _Missed(Exception):
 
 @app.command()
 def train(
-    robust: Annotated[bool, typer.Option("--robust", help="The paper's method at its settings.")] = False,
-    method: Annotated[str | None, typer.Option("--method", help="standard, noise or adversarial.")] = None,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="What measured best: noise, ramped, averaged.")
+    ] = False,
+    method: Annotated[
+        str | None, typer.Option("--method", help="See docs/train.md; several as noise+adversarial+ema.")
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", help="See neurosim models list; or your own module:callable.")
     ] = "mlp",

@@ -195,19 +195,20 @@ def new_config(
 
     What is derived is derived here: shapes and input statistics from the training data, and every
     option of the method that was not given, so that later defaults cannot change an old run.
-    ``robust`` is the paper's method at the paper's settings, whatever ``method`` says.  ``own`` are networks
+    ``robust`` is :data:`neurosim.training.ROBUST`, whatever ``method`` says, its best epoch chosen by
+    mismatched networks.  ``own`` are networks
     outside the zoo that ``model`` may name.
 
     Raises:
         UsageError: an unknown name, key or option (with the nearest known one), or a value out of range.
     """
-    from neurosim.training import ROBUST, describe, method_from
+    from neurosim.training import ROBUST, ROBUST_MISMATCH, describe, method_from
 
     tree: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "data": {"name": _data_name(data)},
         "method": describe(ROBUST) if robust else {"name": method},
-        "train": {},
+        "train": {"validation_mismatch": ROBUST_MISMATCH} if robust else {},
     }
     for key, value in (changes or {}).items():
         part, field = _split_key(key)

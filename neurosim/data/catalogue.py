@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from neurosim import errors
-from neurosim.data import brain_tumour, digits, dsb2018_nuclei, fashion_mnist, pneumonia_mnist
+from neurosim.data import (
+    brain_tumour,
+    digits,
+    dsb2018_nuclei,
+    fashion_mnist,
+    mitdb,
+    pneumonia_mnist,
+    speech_commands,
+)
 from neurosim.data.row import DataSet
 
 _ROWS = (
@@ -15,6 +23,9 @@ _ROWS = (
     dsb2018_nuclei.ROW_256,
     brain_tumour.ROW,
     brain_tumour.ROW_MASKS,
+    mitdb.ROW,
+    mitdb.ROW_PATIENTS,
+    speech_commands.ROW,
 )
 DATASETS: dict[str, DataSet] = {row.name: row for row in _ROWS}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,22 +19,25 @@ Task = Literal["classification", "segmentation"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """Images with their classes: one an image, or one a pixel.
+    """Images with their classes, one an image or one a pixel; or time series with a class each.
 
     Args:
-        inputs: float32 (N, C, H, W), every value in [0, 1].
+        inputs: images, float32 (N, C, H, W), every value in [0, 1]; or time series, float32 (N, T, C), T
+            steps of C channels, any finite values.
         targets: int64, classes from 0: (N,) for classification, (N, H, W) for segmentation.  There is
             no label for "ignore".
         groups: int64 (N,), the patient, plate or block that an example comes from, where that is known.
 
     Raises:
-        UsageError: empty, another type or shape, unequal lengths, NaN or values outside [0, 1].
+        UsageError: empty, another type or shape, unequal lengths, NaN, or pixels outside [0, 1].
 
     >>> examples = Examples(torch.zeros(5, 1, 8, 8), torch.arange(5))
     >>> len(examples), examples[1:3].targets
     (5, tensor([1, 2]))
     >>> Examples(torch.zeros(5, 1, 8, 8), torch.zeros(5, 8, 8, dtype=torch.int64)).task
     'segmentation'
+    >>> Examples(torch.zeros(5, 100, 2), torch.arange(5))
+    Examples(n=5, steps=100, channels=2)
     """
 
     inputs: Tensor
@@ -42,17 +46,16 @@ class Examples:
 
     def __post_init__(self) -> None:
         inputs, targets = self.inputs, self.targets
-        if inputs.dtype != torch.float32 or inputs.dim() != 4:
+        if inputs.dtype != torch.float32 or inputs.dim() not in (3, 4):
             raise UsageError(
-                f"expected inputs float32 (N, C, H, W); got {_name(inputs.dtype)} {tuple(inputs.shape)}"
+                "expected inputs float32 (N, C, H, W), or (N, T, C) for time series; "
+                f"got {_name(inputs.dtype)} {tuple(inputs.shape)}"
             )
         _check_targets(inputs, targets)
         _check_groups(inputs, self.groups)
         if inputs.numel() == 0:
             raise UsageError(f"expected at least one example; got inputs of shape {tuple(inputs.shape)}")
-        low, high = (bound.item() for bound in torch.aminmax(inputs))
-        if not (low >= 0 and high <= 1):  # NaN fails too
-            raise UsageError(f"expected every input in [0, 1]; got values from {low:g} to {high:g}")
+        _check_values(inputs, self.is_series)
         if int(targets.min()) < 0:
             raise UsageError(f"expected classes from 0; got {int(targets.min())}")
 
@@ -60,6 +63,11 @@ class Examples:
     def task(self) -> Task:
         """``"classification"``: a class an image; ``"segmentation"``: a class a pixel."""
         return "classification" if self.targets.dim() == 1 else "segmentation"
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the inputs are time series (N, T, C), not images."""
+        return self.inputs.dim() == 3
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -77,25 +85,40 @@ class Examples:
             raise UsageError(f"expected indices below {len(self)}; got {index!r}") from error
 
     def __repr__(self) -> str:
+        if self.is_series:
+            n, steps, channels = self.inputs.shape
+            return f"Examples({n=}, {steps=}, {channels=})"
         n, channels, height, width = self.inputs.shape
         return f"Examples({n=}, {channels=}, {height=}, {width=})"
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel over examples and pixels, for ``models.create``.
+        """Mean and standard deviation of each channel over examples and pixels (or steps of time).
+
+        They are what ``models.create`` takes.
 
         Computed in float64, 1,024 examples at a time; a constant channel is given a deviation of 1.
 
         >>> Examples(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.tensor([0, 1])).mean_std()
         ((0.5,), (0.5,))
         """
-        blocks = self.inputs.split(1024)
-        count = self.inputs[:, 0].numel()
+        inputs = self.inputs.transpose(1, 2).unsqueeze(3) if self.is_series else self.inputs  # (N, C, T, 1)
+        blocks = inputs.split(1024)
+        count = inputs[:, 0].numel()
         mean = sum((block.double().sum(dim=(0, 2, 3)) for block in blocks), torch.zeros(())) / count
         centre = mean.view(-1, 1, 1)
         squares = ((block.double() - centre).square().sum(dim=(0, 2, 3)) for block in blocks)
         std = (sum(squares, torch.zeros(())) / count).sqrt()
         std = torch.where(std > 1e-6, std, torch.ones_like(std))
         return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _check_values(inputs: Tensor, is_series: bool) -> None:
+    """Time series are finite, pixels lie in [0, 1]; NaN is neither."""
+    low, high = (bound.item() for bound in torch.aminmax(inputs))
+    if is_series and not (math.isfinite(low) and math.isfinite(high)):  # one NaN makes both NaN
+        raise UsageError(f"expected finite inputs; got values from {low:g} to {high:g}")
+    if not is_series and not (low >= 0 and high <= 1):
+        raise UsageError(f"expected every input in [0, 1]; got values from {low:g} to {high:g}")
 
 
 def _check_targets(inputs: Tensor, targets: Tensor) -> None:
@@ -124,7 +147,7 @@ class Splits:
 
     ``num_classes`` counts the classes of images, or those of pixels for segmentation.  ``sha256`` is of
     the data as published (every image and label, in order, before any split of ours), so it is the same
-    for every seed.
+    for every seed.  ``class_names`` are those of the classes 0, 1, ..., or empty where they have none.
     """
 
     name: str
@@ -133,6 +156,12 @@ class Splits:
     test: Examples
     num_classes: int
     sha256: str
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the inputs are time series (N, T, C), not images."""
+        return self.train.is_series
 
     @property
     def task(self) -> Task:
@@ -141,12 +170,14 @@ class Splits:
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images."""
-        return self.train.inputs.shape[1]
+        """Channels of the images or time series."""
+        return self.train.inputs.shape[2 if self.is_series else 1]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels."""
+        """Height and width of the images, in pixels; (T, 1) of time series of T steps."""
+        if self.is_series:
+            return self.train.inputs.shape[1], 1
         return self.train.inputs.shape[2], self.train.inputs.shape[3]
 
     def few(self, per_class: int, seed: int = 0) -> Splits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,6 +47,8 @@ def load(
     if not isinstance(validation_fraction, float) or not 0 < validation_fraction < 1:
         raise UsageError(f"expected 0 < validation_fraction < 1; got {validation_fraction!r}")
     splits = _split(str(name), _read(name, folder), seed, validation_fraction)
+    if (row := catalogue.DATASETS.get(str(name))) is not None:
+        splits = replace(splits, class_names=row.classes)
     return splits if per_class is None else splits.few(per_class, seed)
 
 
@@ -84,8 +87,10 @@ def _train_and_validation(raw: Raw, seed: int, fraction: float) -> tuple[Example
 
 
 def _examples(part: tuple[Tensor, Tensor], full_scale: int, groups: Tensor | None = None) -> Examples:
-    """uint8 (N, H, W[, C]) to float32 (N, C, H, W) in [0, 1]."""
+    """uint8 (N, H, W[, C]) to float32 (N, C, H, W) in [0, 1]; float32 time series as they are."""
     images, labels = part
+    if images.is_floating_point():
+        return Examples(images, labels, groups)
     if images.dim() == 3:
         images = images.unsqueeze(-1)
     inputs = images.permute(0, 3, 1, 2).contiguous().to(torch.float32)
@@ -93,7 +98,9 @@ def _examples(part: tuple[Tensor, Tensor], full_scale: int, groups: Tensor | Non
 
 
 def _identity(raw: Raw) -> str:
-    """SHA-256 over the published images and labels, independent of how we split them."""
+    """SHA-256 over the published images and labels, independent of our split; or what stands for it."""
+    if raw.identity:
+        return raw.identity
     tensors = {"train_images": raw.train[0], "train_labels": raw.train[1]}
     if raw.validation is not None:
         tensors |= {"val_images": raw.validation[0], "val_labels": raw.validation[1]}

@@ -28,9 +28,11 @@ class RemoteFile:
 class Raw:
     """A data set as its publisher wrote it, before any split of ours.
 
-    Images are uint8 (N, H, W) or (N, H, W, C), from 0 to ``full_scale``; labels are int64, (N,) or
-    (N, H, W).  ``validation`` is ``None`` where the publisher made no such split; it is then split off
-    ``train``, by whole ``groups`` (int64, one a training example) where these are given.
+    Images are uint8 (N, H, W) or (N, H, W, C), from 0 to ``full_scale``; time series are float32 (N, T, C)
+    and taken as they are.  Labels are int64, (N,) or (N, H, W).  ``validation`` is ``None`` where the
+    publisher made no such split; it is then split off ``train``, by whole ``groups`` (int64, one a training
+    example) where these are given.  ``identity`` stands for the data in place of a checksum of the tensors,
+    where these come out of floating-point formulas and may differ in the last bit between machines.
     """
 
     train: tuple[Tensor, Tensor]
@@ -38,6 +40,7 @@ class Raw:
     test: tuple[Tensor, Tensor]
     full_scale: int = 255
     groups: Tensor | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class DataSet:
 
     ``folders`` are the names under which the files may lie inside a data folder (``""`` is the folder
     itself); the first is where :func:`neurosim.data.get` puts them.  ``read`` receives the folder that
-    holds ``files``, and refuses content that is not the published one.
+    holds ``files``, and refuses content that is not the published one.  ``classes`` are the names of the
+    classes 0, 1, ..., where they have names.
     """
 
     name: str
@@ -56,6 +60,7 @@ class DataSet:
     files: tuple[RemoteFile, ...]
     folders: tuple[str, ...]
     read: Callable[[Path], Raw]
+    classes: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> bool:

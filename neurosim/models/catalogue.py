@@ -32,6 +32,8 @@ class ModelInfo:
             products and convolutions); the suite of model cards counts both anew.
         checked: against what numbers that are not ours it was checked.
         task: ``classification`` (a class an image) or ``segmentation`` (a class a pixel).
+        series: whether it reads time series (steps, channels), not images; the last number of ``standard`` is
+            then that of steps.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ModelInfo:
     macs: int
     checked: str = "-"
     task: str = "classification"
+    series: bool = False
 
 
 @dataclass(frozen=True)
@@ -524,10 +527,31 @@ _REPMLP = (
     ),
 )
 
+
+def _lsnn(name: str, summary: str, standard: tuple[int, int, int], parameters: int, macs: int) -> _Row:
+    info = ModelInfo(
+        name,
+        f"LSNN: 256 spiking neurons with adapting thresholds, {summary}",
+        _ATTACK,
+        standard,
+        parameters=parameters,
+        macs=macs,
+        checked="reference code, read and not run: step, initial weights, sizes",
+        series=True,
+    )
+    return _Row(info, "neurosim.models.spiking.lsnn", "Lsnn")
+
+
+# multiply-accumulates of all steps, as a digital processor would do them, spikes or not
+_SPIKING = (
+    _lsnn("lsnn-ecg", "heartbeats of two leads, 100 steps", (4, 2, 100), 67_076, 6_605_824),
+    _lsnn("lsnn-speech", "spoken words in 40 coefficients, 98 steps", (8, 40, 98), 77_832, 7_428_096),
+)
+
 # A family appends its rows here; the order is that of `neurosim models list`.
 MODELS: dict[str, _Row] = {
     row.info.name: row
-    for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLP, *_REPMLPNET, *_VIP, *_SEGMENTATION)
+    for row in (*_PERCEPTRON, *_CNN, *_RESNETS, *_REPMLP, *_REPMLPNET, *_VIP, *_SEGMENTATION, *_SPIKING)
 }
 
 
@@ -562,7 +586,8 @@ def create(
         name: one of :func:`names`.
         num_classes: number of logits, at least 1.
         in_chans: channels of the input, at least 1.
-        image_size: height and width in pixels: an int for square images, or ``(height, width)``.
+        image_size: height and width in pixels: an int for square images, or ``(height, width)``; of a network
+            that reads time series the number of steps, or ``(steps, 1)``.
         seed: seed of the initial weights; torch's global generator is left as it was.
         input_mean, input_std: stored normalisation statistics, one number or one per channel, for
             inputs in [0, 1] (``Examples.mean_std()`` measures them).
@@ -615,6 +640,17 @@ def seeded(build: Callable[..., nn.Module], seed: int, arguments: Mapping[str, A
         return build(**arguments)
 
 
+def input_shape(name: str, in_chans: int, image_size: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one input of a model, without the batch: (C, H, W), or (T, C) of a time series.
+
+    >>> input_shape("cnn", 1, 28), input_shape("lsnn-ecg", 2, 100)
+    ((1, 28, 28), (100, 2))
+    """
+    series = _row(name).info.series
+    height, width = (image_size, 1 if series else image_size) if isinstance(image_size, int) else image_size
+    return (height, in_chans) if series else (in_chans, height, width)
+
+
 def _row(name: str) -> _Row:
     if name not in MODELS:
         raise errors.unknown("model", str(name), MODELS)
@@ -626,6 +662,8 @@ def _checked(
 ) -> tuple[type[nn.Module], dict[str, Any]]:
     """The class of a model and all arguments of its constructor."""
     row = _row(name)
+    if row.info.series and isinstance(given["image_size"], int):
+        given = {**given, "image_size": (given["image_size"], 1)}
     checked = {
         **given,
         "num_classes": _positive("num_classes", given["num_classes"]),

@@ -11,16 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(net: nn.Module) -> int:
-    """Numbers that training may change, shared ones once; batch normalisation's statistics are not.
+    """Numbers that training may change, shared ones once; neither statistics nor frozen parameters are.
 
     >>> parameters(nn.Linear(3, 2))
     8
     """
-    return sum(p.numel() for p in net.parameters())
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def multiply_accumulates(net: nn.Module, shape: Sequence[int]) -> int:
-    """Multiply-accumulates of matrix products and convolutions for one input (C, H, W), in evaluation mode.
+    """Multiply-accumulates of products and convolutions for one input, as (C, H, W), in evaluation mode.
 
     A layer that reads K values for each of N outputs costs N·K; biases, normalisations, activations, pooling
     and elementwise products are not counted, as in the papers.  The network is not run: shapes are followed

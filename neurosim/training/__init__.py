@@ -4,7 +4,7 @@ from neurosim.training.abcd import BlockCoordinateDescent
 from neurosim.training.adversarial import AdversarialWeights
 from neurosim.training.averaging import MovingAverage, StochasticAverage
 from neurosim.training.awp import AdversarialModelPerturbation, AdversarialWeightPerturbation
-from neurosim.training.catalogue import METHODS, ROBUST, describe, method_from
+from neurosim.training.catalogue import METHODS, PAPER, ROBUST, ROBUST_MISMATCH, describe, method_from
 from neurosim.training.clipping import WeightClipping
 from neurosim.training.combined import Combined
 from neurosim.training.damp import MultiplicativeCopies
@@ -22,7 +22,9 @@ from neurosim.training.trice import RightCensoredNoise
 
 __all__ = [
     "METHODS",
+    "PAPER",
     "ROBUST",
+    "ROBUST_MISMATCH",
     "AdaptiveSharpnessAware",
     "AdversarialModelPerturbation",
     "AdversarialWeightPerturbation",

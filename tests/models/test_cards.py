@@ -81,7 +81,7 @@ class Subject:
         classes, channels, side = row.info.standard
         twin = {**row.fixed, "num_classes": min(classes, 10), "in_chans": channels, **changes}
         side = twin.pop("image_size", side)
-        return cls(name, row.build(), {**twin, "image_size": (side, side)})
+        return cls(name, row.build(), {**twin, "image_size": (side, 1 if row.info.series else side)})
 
     def __str__(self) -> str:
         return self.name
@@ -90,7 +90,8 @@ class Subject:
         return catalogue.seeded(self.build, seed, {**self.arguments, **changes})
 
     def inputs(self, batch: int) -> Tensor:
-        shape = (batch, self.arguments["in_chans"], *self.arguments["image_size"])
+        inputs = catalogue.input_shape(self.name, self.arguments["in_chans"], self.arguments["image_size"])
+        shape = (batch, *inputs)
         return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -113,7 +114,7 @@ def shaken(net: nn.Module) -> nn.Module:
     source = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in net.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 and parameter.requires_grad:
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=source))
         for module in net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -140,8 +141,9 @@ def test_sizes_are_the_rows(name: str) -> None:
     classes, channels, side = row.standard
     net = catalogue.outline(name, num_classes=classes, in_chans=channels, image_size=side)
     assert counting.parameters(net) == row.parameters
-    assert counting.multiply_accumulates(net, (channels, side, side)) == row.macs
-    logits = net.eval()(torch.empty(2, channels, side, side, device="meta"))
+    inputs = catalogue.input_shape(name, channels, side)
+    assert counting.multiply_accumulates(net, inputs) == row.macs
+    logits = net.eval()(torch.empty(2, *inputs, device="meta"))
     pixels = {"classification": (), "segmentation": (side, side)}[row.task]
     assert logits.shape == (2, classes, *pixels)
     assert row.name == name
@@ -197,6 +199,8 @@ def test_gradients_reach_every_parameter(subject: Subject) -> None:
     labels = labels.view(4, *[1] * (logits.dim() - 2)).expand(4, *logits.shape[2:])  # one of every pixel
     F.cross_entropy(logits, labels).backward()
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:  # physical, such as a time constant: see docs/spiking.md
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
@@ -232,8 +236,9 @@ def test_statistics_come_first(subject: Subject) -> None:
     assert isinstance(net.get_submodule("normalise"), Normalise)
     x = subject.inputs(2).double()
     assert {"normalise.mean", "normalise.std"} <= net.state_dict().keys()
+    axes = (-1,) if models.info(subject.name).series else (-1, 1, 1)
     with torch.no_grad():
-        close(net(x), plain((x - mean.double().view(-1, 1, 1)) / 0.5), 1e-6)  # stored as float32
+        close(net(x), plain((x - mean.double().view(axes)) / 0.5), 1e-6)  # stored as float32
         plain.load_state_dict(net.state_dict())
         assert torch.equal(plain(x), net(x))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from neurosim.errors import RunError, UsageError
 from neurosim.storage import load_tensors, read_json_lines
-from neurosim.training import ROBUST, ForwardNoise, Progress, Step, train
+from neurosim.training import PAPER, ForwardNoise, Progress, Step, train
 from neurosim.training.optim import schedule_from
 from neurosim.training.sources import source
 
@@ -28,7 +28,7 @@ def network() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-@pytest.mark.parametrize("method", ["standard", "noise", "adversarial", ROBUST], ids=str)
+@pytest.mark.parametrize("method", ["standard", "noise", "adversarial", PAPER], ids=str)
 def test_every_method_learns(method: Any) -> None:
     model = network()
     result = train(model, (DATA, HELD), method=method, epochs=30, lr=0.02)
@@ -41,7 +41,7 @@ def test_every_method_learns(method: Any) -> None:
 
 def test_rows_passes_and_best(tmp_path: Any) -> None:
     model = network()
-    result = train(model, {"train": DATA, "validation": HELD}, method=ROBUST, epochs=6, lr=0.02, out=tmp_path)
+    result = train(model, {"train": DATA, "validation": HELD}, method=PAPER, epochs=6, lr=0.02, out=tmp_path)
     assert result.passes == 13 * 6 * len(DATA)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in result.history] == [4, 8, 12, 16, 20, 24]
@@ -229,7 +229,7 @@ def test_bad_networks_are_named() -> None:
         train(nn.Sequential(network(), nn.Flatten(0)), (DATA, None), epochs=1)
 
 
-@pytest.mark.parametrize("method", ["standard", ROBUST], ids=str)
+@pytest.mark.parametrize("method", ["standard", PAPER], ids=str)
 def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Any, method: Any) -> None:
     bad = [*DATA[:2], (X[20:30] * math.inf, Y[20:30])]
     with pytest.raises(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from neurosim.errors import UsageError
 from neurosim.training import (
     METHODS,
+    PAPER,
     ROBUST,
     AdaptiveSharpnessAware,
     AdversarialModelPerturbation,
@@ -104,7 +105,7 @@ ACTING = {
     "noise": [ForwardNoise(0.3), ForwardNoise(0.2, ramp=0.8)],
     "adversarial": [
         AdversarialWeights(steps=3),
-        ROBUST,
+        PAPER,
         AdversarialWeights(beta=2.0, zeta=0.3, steps=1, start="uniform"),
         AdversarialWeights(steps=2, norm="l2", scale="layer-rms"),
         AdversarialWeights(steps=2, scale="layer-max", reuse=True),
@@ -427,8 +428,8 @@ class TestAdversarial:
         assert all(math.isfinite(value) for value in metrics.values())
         assert all(bool(torch.isfinite(g).all()) for g in got.values())
 
-    def test_robust_is_the_papers_row(self) -> None:
-        assert dataclasses.asdict(ROBUST) == {
+    def test_paper_is_the_papers_row(self) -> None:
+        assert dataclasses.asdict(PAPER) == {
             "beta": 0.1,
             "zeta": 0.1,
             "steps": 10,
@@ -440,7 +441,15 @@ class TestAdversarial:
             "every": 1,
             "reuse": False,
         }
-        assert ROBUST.passes == 13
+        assert PAPER.passes == 13
+
+    def test_robust_is_tuned_noise_with_an_average(self) -> None:
+        assert describe(ROBUST) == {
+            "name": "noise+ema",
+            "noise": {"eta": 0.65, "ramp": 0.3, "scale": "weight", "spread": 0.0},
+            "ema": {"decay": 0.999},
+        }
+        assert ROBUST.passes == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,269 @@
+"""The recurrence of :mod:`neurosim.models.spiking.constants` over all steps by torch operations.
+
+What runs on a GPU, in float64, and wherever the kernels do not; gradients are written by hand, so that no
+graph of single steps is kept.  Shapes and meaning as in :mod:`neurosim.models.spiking.kernels`, whose oracle
+this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neurosim.models.spiking.constants import Flag, Row
+from neurosim.models.spiking.surrogates import Surrogate
+
+Kept = tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor
+]  # codes, potentials, adaptations, inputs, synaptic currents
+
+
+def _rows(constants: Tensor) -> list[Tensor]:
+    """Each constant as (chips, 1, N)."""
+    return list(constants.unsqueeze(2).unbind(1))
+
+
+class _Flight:
+    """Spikes on their way, (C, B, N) a step: each neuron's arrive ``delays`` steps later."""
+
+    def __init__(self, codes: Tensor, delays: Tensor, delayed: bool) -> None:
+        self.codes, self.delays = codes, delays[:, None, :].to(torch.int64)
+        self.delayed = delayed
+
+    def due(self, t: int, dtype: torch.dtype) -> Tensor:
+        """1 where a spike arrives in step ``t``."""
+        if not self.delayed:
+            return (self.codes[:, :, t - 1] == 1).to(dtype)
+        sent = t - self.delays
+        at = sent.clamp(min=0).expand(-1, self.codes.shape[1], -1)
+        found = self.codes.gather(2, at.unsqueeze(2)).squeeze(2) == 1
+        return (found & (sent >= 0)).to(dtype)
+
+
+def forward(  # noqa: C901
+    currents: Tensor,
+    weight: Tensor,
+    constants: Tensor,
+    blocked: Tensor,
+    delays: Tensor,
+    flags: Flag,
+    keep: bool,
+    keep_inputs: bool,
+) -> tuple[Tensor, Kept]:
+    """Spikes (C, B, T, N) and what backward needs; empty tensors stand for what it does not."""
+    chips, samples, steps, size = currents.shape
+    k = _rows(constants)
+    recurrent = weight.shape[1] > 0
+    weight_t = weight.transpose(1, 2)
+    spikes = torch.empty_like(currents)
+    codes = torch.zeros(currents.shape, dtype=torch.uint8, device=currents.device)
+    flight = _Flight(codes, delays, bool(flags & Flag.DELAYED))
+
+    def room(wanted: bool) -> Tensor:
+        return torch.empty_like(currents) if wanted else currents.new_empty(chips, samples, 0, size)
+
+    potentials, adaptations = room(keep), room(keep and bool(flags & Flag.ADAPTIVE))
+    inputs, synaptic = room(keep_inputs), room(keep_inputs and bool(flags & Flag.SYNAPSE))
+    v = k[Row.INITIAL].expand(chips, samples, size).clone()
+    spike, current, b = torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(v)
+    left = torch.zeros_like(v, dtype=torch.int32)
+    level, leaks = k[Row.THRESHOLD], bool(constants[:, Row.LEAK].any())
+    for t in range(steps):
+        total = currents[:, :, t]
+        if recurrent and t > 0:
+            arrived = spike if not flight.delayed else flight.due(t, total.dtype)
+            total = torch.baddbmm(total, arrived, weight_t)
+        if keep_inputs:
+            inputs[:, :, t] = total
+        if flags & Flag.SYNAPSE:
+            current.mul_(k[Row.SYN_DECAY]).addcmul_(k[Row.SYN_GAIN], total)
+            total = current
+            if keep_inputs:
+                synaptic[:, :, t] = current
+        if flags & Flag.ADAPTIVE:
+            b.mul_(k[Row.ADA_DECAY]).addcmul_(1 - k[Row.ADA_DECAY], spike)
+            level = torch.addcmul(k[Row.THRESHOLD], k[Row.ADA_GAIN], b)
+            if keep:
+                adaptations[:, :, t] = b
+        if not flags & Flag.SUBTRACT:
+            v = torch.where(spike > 0, k[Row.RESET], v)
+        v.mul_(k[Row.DECAY]).addcmul_(k[Row.GAIN], total)
+        if leaks:
+            v.add_(k[Row.LEAK])
+        if flags & Flag.SUBTRACT:
+            v.addcmul_(spike, level, value=-1)
+        fires = v > level
+        if flags & Flag.REFRACTORY:
+            free = left == 0
+            if not flags & Flag.SUBTRACT:
+                v = torch.where(free, v, k[Row.RESET])
+                fires = v > level
+            fires = fires & free
+            left = torch.where(fires, blocked[:, None, :], (left - 1).clamp_(min=0)).to(torch.int32)
+            codes[:, :, t] = torch.where(free, fires, 2)
+        else:
+            codes[:, :, t] = fires
+        spike = spikes[:, :, t].copy_(fires)
+        if keep:
+            potentials[:, :, t] = v
+    return spikes, (codes, potentials, adaptations, inputs, synaptic)
+
+
+def backward(  # noqa: C901
+    grad_spikes: Tensor,
+    weight: Tensor,
+    constants: Tensor,
+    delays: Tensor,
+    flags: Flag,
+    surrogate: Surrogate,
+    kept: Kept,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of currents, of the weight and of the constants; empty ones where not wanted."""
+    codes, potentials, adaptations, _, _ = kept
+    chips, samples, steps, size = grad_spikes.shape
+    k = _rows(constants)
+    zero = torch.zeros(chips, samples, size, dtype=grad_spikes.dtype, device=grad_spikes.device)
+    grad_currents = torch.empty_like(grad_spikes)
+    grad_constants = [zero.clone() for _ in Row] if wanted[2] else []
+    recurrent, adaptive = weight.shape[1] > 0, bool(flags & Flag.ADAPTIVE)
+    subtract, detached = bool(flags & Flag.SUBTRACT), bool(flags & Flag.DETACHED)
+    delayed, refractory = bool(flags & Flag.DELAYED), bool(flags & Flag.REFRACTORY)
+    flight = _Flight(codes, delays, delayed)
+    longest = int(delays.max()) if delayed else 1
+    returned = [zero.clone() for _ in range(longest)]
+    d_v, d_i, d_b, d_level, level_next = zero, zero, zero, zero, k[Row.THRESHOLD]
+    fired = (codes[:, :, steps - 1] == 1).to(zero.dtype) if steps else zero
+    for t in reversed(range(steps)):
+        v, level = potentials[:, :, t], k[Row.THRESHOLD]
+        g_spike = grad_spikes[:, :, t] + returned[t % longest]
+        if adaptive:
+            level = torch.addcmul(level, k[Row.ADA_GAIN], adaptations[:, :, t])
+            g_spike.addcmul_(1 - k[Row.ADA_DECAY], d_b)
+        after = k[Row.DECAY] * d_v
+        if subtract:
+            if not detached:
+                g_spike.addcmul_(d_v, level_next, value=-1)
+        else:
+            if not detached:
+                g_spike.addcmul_(after, k[Row.RESET] - v)
+            if wanted[2]:
+                grad_constants[Row.RESET].addcmul_(after, fired)
+            after = after * (1 - fired)
+        x = v - level
+        slope = surrogate.slope(x / level if surrogate.relative else x)
+        if surrogate.relative:
+            slope = slope / level
+        held = codes[:, :, t] == 2 if refractory else None
+        if held is not None:
+            slope = slope.masked_fill(held, 0.0)
+        d_v = torch.addcmul(after, g_spike, slope)
+        before = (codes[:, :, t - 1] == 1).to(zero.dtype) if t else zero
+        if adaptive or wanted[2]:
+            d_level = -g_spike * slope
+            if surrogate.relative:
+                d_level = d_level * v / level
+            if subtract:
+                d_level = torch.addcmul(d_level, d_v, before, value=-1)
+            d_b = k[Row.ADA_DECAY] * d_b + k[Row.ADA_GAIN] * d_level
+        if held is not None and not subtract:
+            if wanted[2]:
+                grad_constants[Row.RESET].add_(d_v * held)
+            d_v = d_v.masked_fill(held, 0.0)
+        d_u = k[Row.GAIN] * d_v
+        if flags & Flag.SYNAPSE:
+            d_i = torch.addcmul(d_u, k[Row.SYN_DECAY], d_i)
+            d_u = k[Row.SYN_GAIN] * d_i
+        grad_currents[:, :, t] = d_u
+        level_next = level
+        if wanted[2]:
+            _add_constants(grad_constants, t, k, flags, kept, before, d_v, d_i, d_b, d_level)
+        fired = before
+        if recurrent and t > 0:
+            product = torch.bmm(d_u, weight)
+            if delayed:
+                _send_back(returned, product, flight.delays, t)
+            else:
+                returned[0] = product
+    grad_weight = _of_weight(grad_currents, weight, flight) if wanted[1] and recurrent else weight[:, :0]
+    summed = torch.stack([one.sum(1) for one in grad_constants], 1) if wanted[2] else constants[:, :0]
+    return grad_currents, grad_weight, summed
+
+
+def _send_back(returned: list[Tensor], product: Tensor, delays: Tensor, t: int) -> None:
+    """Each neuron's share to the step in which its spike was sent."""
+    longest = len(returned)
+    for d in range(1, longest + 1):
+        if t - d >= 0:
+            slot = (t - d) % longest
+            returned[slot] = torch.where(delays == d, product, returned[slot])
+
+
+def _of_weight(deltas: Tensor, weight: Tensor, flight: _Flight) -> Tensor:
+    """Σ over steps and samples of delta ⊗ spike."""
+    chips, _, steps, size = deltas.shape
+    if not flight.delayed:
+        arrived = (flight.codes[:, :, :-1] == 1).to(deltas.dtype).reshape(chips, -1, size)
+        return torch.bmm(deltas[:, :, 1:].reshape(chips, -1, size).transpose(1, 2), arrived)
+    total = torch.zeros_like(weight)
+    for t in range(1, steps):
+        total.baddbmm_(deltas[:, :, t].transpose(1, 2), flight.due(t, deltas.dtype))
+    return total
+
+
+def _add_constants(
+    grads: list[Tensor],
+    t: int,
+    k: list[Tensor],
+    flags: Flag,
+    kept: Kept,
+    fired: Tensor,
+    d_v: Tensor,
+    d_i: Tensor,
+    d_b: Tensor,
+    d_level: Tensor,
+) -> None:
+    """What one step says of the constants."""
+    _, potentials, adaptations, inputs, synaptic = kept
+    synapse = bool(flags & Flag.SYNAPSE)
+    before = potentials[:, :, t - 1] if t else k[Row.INITIAL].expand_as(d_v)
+    if not flags & Flag.SUBTRACT:
+        before = torch.where(fired > 0, k[Row.RESET], before)
+    grads[Row.DECAY].addcmul_(d_v, before)
+    grads[Row.GAIN].addcmul_(d_v, (synaptic if synapse else inputs)[:, :, t])
+    grads[Row.LEAK].add_(d_v)
+    grads[Row.THRESHOLD].add_(d_level)
+    if t == 0:
+        grads[Row.INITIAL].addcmul_(d_v, k[Row.DECAY])
+    if synapse:
+        if t:
+            grads[Row.SYN_DECAY].addcmul_(d_i, synaptic[:, :, t - 1])
+        grads[Row.SYN_GAIN].addcmul_(d_i, inputs[:, :, t])
+    if flags & Flag.ADAPTIVE:
+        was = adaptations[:, :, t - 1] if t else torch.zeros_like(d_b)
+        grads[Row.ADA_DECAY].addcmul_(d_b, was - fired)
+        grads[Row.ADA_GAIN].addcmul_(d_level, adaptations[:, :, t])
+
+
+def leak_forward(x: Tensor, decay: Tensor) -> Tensor:
+    """y[t] = decay·y[t − 1] + x[t] for (C, B, T, N) and decay (C, N)."""
+    out = torch.empty_like(x)
+    a = decay[:, None, :]
+    y = torch.zeros_like(x[:, :, 0]) if x.shape[2] else x
+    for t in range(x.shape[2]):
+        y = torch.addcmul(x[:, :, t], a, y)
+        out[:, :, t] = y
+    return out
+
+
+def leak_backward(grad: Tensor, decay: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of decay."""
+    out = torch.empty_like(grad)
+    a = decay[:, None, :]
+    g = torch.zeros_like(grad[:, :, 0]) if grad.shape[2] else grad
+    for t in reversed(range(grad.shape[2])):
+        g = torch.addcmul(grad[:, :, t], a, g)
+        out[:, :, t] = g
+    return out, (out[:, :, 1:] * y[:, :, :-1]).sum((1, 2))
