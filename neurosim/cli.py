@@ -149,7 +149,7 @@ class _Missed(Exception):
 @app.command()
 def train(
     robust: Annotated[
-        bool, typer.Option("--robust", help="What measured best: noise, ramped, averaged.")
+        bool, typer.Option("--robust", help="Noise that grows, weight attack, average of weights.")
     ] = False,
     method: Annotated[
         str | None, typer.Option("--method", help="See docs/train.md; several as noise+adversarial+ema.")
