@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 
 from neurosim import __version__, console, interrupts
 from neurosim.bench import command as bench
-from neurosim.commands import attack, export, flatness, writing
+from neurosim.commands import attack, export, flatness, opening, writing
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from neurosim.devices import Hardware
     from neurosim.devices.writing.verify import Cost
     from neurosim.evaluation import Table
-    from neurosim.models import OwnModel
-    from neurosim.runs import Config, Evaluation, Placement, Run, Shard, Subject
+    from neurosim.runs import Config, Evaluation, Placement, Shard, Subject
 
 app = typer.Typer(
     name="neurosim",
@@ -194,7 +193,7 @@ def train(
     """
     if robust and method is not None:
         raise UsageError(f"--robust is a method of its own: leave out --method {method}, or --robust")
-    own = _own([model] if ":" in model else [])
+    own = opening.own_networks([model] if ":" in model else [])
     with interrupts.held_back():
         from neurosim import runs
 
@@ -274,7 +273,7 @@ def fuse(
     For networks that train in one form and compute in another, such as repmlp-pure. The outputs of both on
     the validation data are compared before anything is written.
     """
-    (opened,) = _opened([run], model).values()
+    (opened,) = opening.opened([run], model).values()
     with interrupts.held_back():
         from neurosim.runs import fuse_run
 
@@ -437,7 +436,7 @@ def compare(
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs; got one (neurosim evaluate takes one)")
     study = _study(
-        _opened(runs, model),
+        opening.opened(runs, model),
         hardware,
         chips,
         times,
@@ -498,7 +497,7 @@ def sweep(
     """
     key, values = _over(over)
     placed = _placement(include, exclude, strict, also, batchnorm, products)
-    subjects = _opened(runs, model)
+    subjects = opening.opened(runs, model)
     studies = {
         value: _study(
             subjects,
@@ -608,7 +607,7 @@ def merge(
     """
     from neurosim.runs import merge_ledgers
 
-    (opened,) = _opened([run], model).values()
+    (opened,) = opening.opened([run], model).values()
     with interrupts.held_back():
         new = merge_ledgers(opened, ledgers)
     merged = [str(path) for path in ledgers]
@@ -737,36 +736,6 @@ def _placement(
     )
 
 
-def _own(names: list[str] | None) -> list[OwnModel]:
-    """The callables that the command line names, imported; nowhere else is a user's module imported."""
-    if not names:
-        return []
-    with interrupts.held_back():
-        import torch  # noqa: F401  an interrupt in the user's own imports must not leave it half loaded
-
-        from neurosim import models
-    return [models.own_model(name) for name in dict.fromkeys(names)]
-
-
-def _opened(folders: list[Path], names: list[str] | None) -> dict[str, Run]:
-    """Every run by its label, with those networks outside the zoo that the command line names."""
-    from neurosim import runs
-
-    labels, own = _labels(folders), _own(names)
-    opened = {label: runs.open_run(folder, own) for label, folder in labels.items()}
-    recorded = {run.config.model.name for run in opened.values()}
-    for one in own:
-        if one.name not in recorded:
-            raise UsageError(
-                f"--model {one.name} is in none of the runs given: they record {_both(recorded)}"
-            )
-    return opened
-
-
-def _both(names: set[str]) -> str:
-    return " and ".join(repr(name) for name in sorted(names))
-
-
 def _subjects(
     folders: list[Path],
     names: list[str] | None,
@@ -784,7 +753,7 @@ def _subjects(
                 raise UsageError(
                     f"{option} {value} is for a network of your own, without a RUN: a run has its own"
                 )
-        return _opened(folders, names), changes
+        return opening.opened(folders, names), changes
     if not names:
         raise UsageError(
             "expected a RUN (a folder made by neurosim train), or --model module:callable and --data"
@@ -793,7 +762,7 @@ def _subjects(
         raise UsageError(f"without a RUN, --model names one network; got {len(names)}")
     if data is None:
         raise UsageError(f"--model {names[0]} without a RUN needs --data, such as --data digits")
-    (own,) = _own(names)
+    (own,) = opening.own_networks(names)
     with interrupts.held_back():
         from neurosim import runs
 
@@ -885,16 +854,6 @@ def _emit_shard(
             f"when all are done: neurosim merge {folder} {all_of_them}",
         ]
     console.emit(rows, "\n".join(lines), as_json)
-
-
-def _labels(folders: list[Path]) -> dict[str, Path]:
-    """Each run's folder by a short label: its name, or its path where names are equal."""
-    names = [folder.resolve().name for folder in folders]
-    labels = [n if names.count(n) == 1 else str(f) for n, f in zip(names, folders, strict=True)]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UsageError(f"the run {label} is given twice")
-    return dict(zip(labels, folders, strict=True))
 
 
 def _hardware(name: str | None, changes: list[str] | None) -> Hardware:

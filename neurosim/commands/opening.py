@@ -10,6 +10,7 @@ from neurosim import interrupts
 from neurosim.errors import UsageError
 
 if TYPE_CHECKING:
+    from neurosim.models import OwnModel
     from neurosim.runs import Run
 
 
@@ -32,6 +33,17 @@ def labels(folders: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
+def own_networks(names: Sequence[str] | None) -> list[OwnModel]:
+    """The callables that the command line names, imported; nowhere else is a user's module imported."""
+    if not names:
+        return []
+    with interrupts.held_back():
+        import torch  # noqa: F401  an interrupt in the user's own imports must not leave it half loaded
+
+        from neurosim import models
+    return [models.own_model(name) for name in dict.fromkeys(names)]
+
+
 def opened(folders: Sequence[Path], own_names: Sequence[str] | None) -> dict[str, Run]:
     """Every run by its label, with those networks outside the zoo that the command line names, imported.
 
@@ -39,11 +51,9 @@ def opened(folders: Sequence[Path], own_names: Sequence[str] | None) -> dict[str
         UsageError: no run, a run twice, or a network outside the zoo that no run records.
     """
     with interrupts.held_back():
-        import torch  # noqa: F401  an interrupt in the user's own imports must not leave it half loaded
-
-        from neurosim import models, runs
-    own = [models.own_model(name) for name in dict.fromkeys(own_names or ())]
-    found = {label: runs.open_run(folder, own) for label, folder in labels(folders).items()}
+        from neurosim import runs
+    named, own = labels(folders), own_networks(own_names)
+    found = {label: runs.open_run(folder, own) for label, folder in named.items()}
     recorded = sorted({run.config.model.name for run in found.values()})
     for one in own:
         if one.name not in recorded:

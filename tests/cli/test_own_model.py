@@ -574,7 +574,7 @@ def test_only_the_command_line_imports_what_a_user_names():
         for path in (ROOT / "neurosim").rglob("*.py")
         if "own_model(" in path.read_text(encoding="utf-8")
     }
-    assert callers == {"cli.py", str(Path("models/own.py"))}
+    assert callers == {str(Path("commands/opening.py")), str(Path("models/own.py"))}
 
 
 @pytest.mark.parametrize("name", ["os:system\nx", "a b:c", "a:b:c", "a:1b", "a..b:c", ":", "a:", "\x1b[2J:x"])

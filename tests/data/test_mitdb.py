@@ -446,6 +446,7 @@ def test_the_parts_name_every_record_once() -> None:
     assert {201, 202} <= set(mitdb.PATIENTS["train"])  # the same man
 
 
+@pytest.mark.slow
 @real_data
 def test_real_beats_by_patient(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(real_cache))

@@ -138,6 +138,7 @@ def test_the_refractory_time_of_the_paper_leaves_one_silent_step() -> None:
     assert set(intervals(Neurons(Alif(), 1)(torch.full((1, 50, 1), 50.0)))) == {2}
 
 
+@pytest.mark.slow
 def test_adex_rests_at_the_fixed_point() -> None:
     cell = AdEx(dt_s=1e-4)
     end = run(cell, 0.6, 30_000)[-1]
@@ -149,6 +150,7 @@ def test_adex_rests_at_the_fixed_point() -> None:
     assert -0.06 < v < -0.05
 
 
+@pytest.mark.slow
 def test_adex_fires_from_its_rheobase_on() -> None:
     """I_rh = (g_L + a)(V_T − E_L − Δ_T + Δ_T·ln(1 + a/g_L)) at a saddle-node."""
     cell = AdEx(dt_s=1e-4, a_siemens=1e-10)  # a/g_L < τ_m/τ_w: a saddle-node
