@@ -475,6 +475,16 @@ def test_real_beats_by_beat(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [part.targets.bincount().tolist() for part in parts] == [[5522] * 4, [690] * 4, [690] * 4]
     every = torch.cat([part.inputs for part in parts]).flatten(1)
     assert len(every.unique(dim=0)) == len(every)  # no beat twice
+    for part in parts:  # of 100 fair draws of four classes 8 to 45 are of each but with probability 1e-4
+        assert all(8 <= count <= 45 for count in part.targets[:100].bincount().tolist())
+
+
+def test_the_first_beats_are_of_all_classes() -> None:
+    """However frequent a class was before the rest of it was left out."""
+    label = np.repeat([0, 1, 2, 3], [5000, 300, 300, 200])
+    beats = mitdb.Beats(np.zeros(5800, int), np.arange(5800), label)
+    first = mitdb.balanced(beats, "train").label[:100]
+    assert all(8 <= count <= 45 for count in np.bincount(first, minlength=4))
 
 
 @real_data
