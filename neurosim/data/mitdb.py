@@ -115,9 +115,9 @@ def window_of(codes: Array, places: Array) -> Array:
 
 
 def balanced(beats: Beats, part: str) -> Beats:
-    """As many beats of each class as its rarest class has, chosen and put in order by two fixed streams.
+    """As many beats of each class as its rarest class has, chosen by one fixed stream, in an order of another.
 
-    One would not do: the frequent classes would come first, for theirs are soon all there.
+    The first order would have the frequent classes first, for theirs are soon all there.
 
     >>> import numpy as np
     >>> beats = Beats(np.zeros(9, int), np.arange(9), np.array([0, 0, 0, 1, 1, 2, 2, 3, 3]))
@@ -134,9 +134,14 @@ def balanced(beats: Beats, part: str) -> Beats:
     rank = np.zeros(len(order), np.int64)  # how many of its class come before each
     for label in range(len(CLASSES)):
         rank[labels == label] = np.arange((labels == label).sum())
-    chosen = order[rank < fewest]
-    mixed = stream(0, 1, "data", f"mitdb-{part}").permutation(len(chosen)).numpy()
-    return beats[chosen[mixed]]
+    return mixed(beats[order[rank < fewest]], part)
+
+
+def mixed(beats: Beats, part: str) -> Beats:
+    """The same beats in an order that knows nothing of classes and patients."""
+    from neurosim.random import stream
+
+    return beats[stream(0, 1, "data", f"mitdb-{part}").permutation(len(beats.label)).numpy()]
 
 
 def by_beat(beats: Beats) -> dict[str, Beats]:
@@ -153,9 +158,9 @@ def by_beat(beats: Beats) -> dict[str, Beats]:
     for label in range(len(CLASSES)):
         rank[even.label == label] = np.arange(each)
     return {
-        "train": even[rank >= 2 * tenth],
-        "validation": even[(rank >= tenth) & (rank < 2 * tenth)],
-        "test": even[rank < tenth],
+        "train": mixed(even[rank >= 2 * tenth], "train"),
+        "validation": mixed(even[(rank >= tenth) & (rank < 2 * tenth)], "validation"),
+        "test": mixed(even[rank < tenth], "test"),
     }
 
 
