@@ -115,7 +115,7 @@ def window_of(codes: Array, places: Array) -> Array:
 
 
 def balanced(beats: Beats, part: str) -> Beats:
-    """As many beats of each class as its rarest class has, chosen by one fixed stream, in an order of another.
+    """As many beats of each class as its rarest class has, chosen by one fixed stream, ordered by another.
 
     The first order would have the frequent classes first, for theirs are soon all there.
 
