@@ -191,29 +191,58 @@ class Spread(Frozen):
         from neurosim.devices.subthreshold.fields import gradient_shape
 
         module = type(draws)(draws.lot, draws.chips, draws.name.rpartition(".")[0], draws.device)
-        # one of its own: its draws are those of a plain lognormal
-        own = {} if self.transistors else {"": math.sqrt(math.log1p(self.relative_std**2))}
-        die, slope = (math.sqrt(math.log1p(std**2)) for std in (self.die_std, self.gradient_std))
+        die, slope = self._die_and_slope
         total = torch.zeros(len(draws.chips), *shape, dtype=torch.float64, device=draws.device)
-        variance = torch.zeros(shape, dtype=torch.float64, device=draws.device)
-        sign = 0.0
-        for name, log_std in (own or self.transistors).items():
-            places = draws if own else module
+        for name, log_std in self._log_stds.items():
+            # one of its own: its draws are those of a plain lognormal
+            places = module if self.transistors else draws
             label = f"spread, {name}" if name else "spread"
-            exponent = math.copysign(1.0, log_std)
             total = total + log_std * places.normal(label, shape).double()
             if die:
                 shared = places.normal(f"{label}, die", (1,) * len(shape)).double()
-                total = total + exponent * die * shared
-            variance = variance + log_std**2 + die**2
-            sign += exponent
-        if slope and sign:
+                total = total + math.copysign(1.0, log_std) * die * shared
+        if slope:
             x, y = gradient_shape(shape, draws.device)
-            a, b = (slope * sign * module.normal("gradient", (2,)).double()).unbind(1)
+            a, b = (slope * module.normal("gradient", (2,)).double()).unbind(1)
             along = [-1, *(1 for _ in shape)]
             total = total + a.reshape(along) * x + b.reshape(along) * y
-            variance = variance + (slope * sign) ** 2 * (x**2 + y**2)
-        return (total - 0.5 * variance).exp()
+        return (total - 0.5 * self._log_variance(shape, draws.device)).exp()
+
+    @property
+    def _log_stds(self) -> dict[str, float]:
+        """s_t by transistor; of one without a name, where none is named."""
+        return dict(self.transistors) or {"": math.sqrt(math.log1p(self.relative_std**2))}
+
+    @property
+    def _die_and_slope(self) -> tuple[float, float]:
+        """Standard deviations of ln θ that a bias current and, at the edge, a gradient cause."""
+        die, slope = (math.sqrt(math.log1p(std**2)) for std in (self.die_std, self.gradient_std))
+        return die, slope * sum(math.copysign(1.0, log_std) for log_std in self._log_stds.values())
+
+    def _log_variance(self, shape: tuple[int, ...], device: str) -> Tensor:
+        """Variance of ln θ of each element over all chips."""
+        import torch
+
+        from neurosim.devices.subthreshold.fields import gradient_shape
+
+        die, slope = self._die_and_slope
+        variance = torch.zeros(shape, dtype=torch.float64, device=device)
+        for log_std in self._log_stds.values():
+            variance = variance + log_std**2 + die**2
+        if slope:
+            x, y = gradient_shape(shape, device)
+            variance = variance + slope**2 * (x**2 + y**2)
+        return variance
+
+    def cv(self, shape: tuple[int, ...]) -> float:
+        """Relative standard deviation over the elements of a parameter and over chips, of the relative parts.
+
+        >>> round(Spread(distribution="lognormal", relative_std=0.2, die_std=0.1).cv((256,)), 4)
+        0.2245
+        """
+        if self.distribution != "lognormal":
+            return self.relative_std
+        return float(self._log_variance(shape, "cpu").expm1().mean().sqrt())
 
     def _unit(self, draws: Draws, effect: str, shape: tuple[int, ...]) -> Tensor:
         """Draws of mean 0 and standard deviation 1, (chips, \\*shape): uniform, or else normal."""
