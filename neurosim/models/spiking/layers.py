@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neurosim.errors import UsageError, unknown
+from neurosim.models.spiking.constants import Constants, Row, State, rest, step
 from neurosim.models.spiking.neurons import LinearNeuron, Neuron, Value
 from neurosim.models.spiking.operators import Record, integrate, record
 from neurosim.models.spiking.readout import delayed
@@ -120,13 +121,13 @@ class Neurons(nn.Module):
         """Spikes, potentials, currents and thresholds at every step, without gradients.
 
         Raises:
-            UsageError: neurons or products that run a step at a time.
+            UsageError: neurons other than LIF, CuBa-LIF, ALIF and IF.
         """
         neuron = self.neuron
-        if not isinstance(neuron, LinearNeuron) or not (feedback is None or feedback.plain):
-            raise UsageError(
-                f"expected LIF-like neurons with plain weights to record; got {type(neuron).__name__}"
-            )
+        if not isinstance(neuron, LinearNeuron):
+            raise UsageError(f"expected LIF-like neurons to record; got {type(neuron).__name__}")
+        if feedback is not None and not feedback.plain:
+            return _recorded_stepwise(neuron.constants(), currents, feedback, self.delays)
         weight = None if feedback is None else feedback.weight
         return record(currents, neuron.constants(), weight, None if weight is None else self.delays)
 
@@ -167,6 +168,26 @@ def stepwise(
         state = step(u, state)
         spikes.append(state.spike)
     return torch.stack(spikes, 1)
+
+
+def _recorded_stepwise(k: Constants, currents: Tensor, feedback: Feedback, delays: Tensor | None) -> Record:
+    """The record of the same; arguments as of :func:`stepwise`, with the constants of one chip."""
+    state = rest(k, currents[:, 0])
+    states: list[State] = []
+    inputs: list[Tensor] = []
+    with torch.no_grad():
+        for u in currents.unbind(1):
+            if states:
+                u = u + _product(feedback, _arriving([one.spike for one in states], delays))
+            state = step(k, u, state)
+            states.append(state)
+            inputs.append(u)
+        spikes, v, i, b = (
+            torch.stack([getattr(one, name) for one in states], 1)
+            for name in ("spike", "v", "current", "adaptation")
+        )
+        levels = k.row(Row.THRESHOLD) + k.row(Row.ADA_GAIN) * b  # without adaptation both are 0
+    return Record(spikes, v, torch.stack(inputs, 1), i, levels)
 
 
 def _product(feedback: Feedback, spikes: Tensor) -> Tensor:
