@@ -28,9 +28,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from neurosim.feedback import feedback_of
 from neurosim.memory import keep_freed_memory
 from neurosim.models.spiking import Lif, Neurons, integrate, stepwise
-from neurosim.models.spiking.layers import Feedback
 
 Work = Callable[[], object]
 BATCH, INPUTS, SIZE, STEPS = 64, 100, 256, 500
@@ -95,19 +95,18 @@ class Case:
             self.input.weight.copy_(scale * torch.randn(SIZE, INPUTS, generator=generator))
             self.recurrent.weight.copy_(0.06 * torch.randn(SIZE, SIZE, generator=generator))
         self.neurons = Neurons(NEURON, SIZE)
-        self.feedback = Feedback(self.recurrent, self_connections=True)
         self.grad = torch.randn(batch, steps, SIZE, generator=generator)
         self.bare = Bare(self.x, self.input.weight.detach(), self.recurrent.weight.detach())
 
     def ours(self) -> Tensor:
-        return self.neurons(self.input(self.x), self.feedback)
+        return self.neurons(self.input(self.x), feedback_of(self.recurrent))
 
     def fallback(self) -> Tensor:
         k = self.neurons.neuron.constants()
         return integrate(self.input(self.x), k, self.recurrent.weight, engine="torch")
 
     def loop(self) -> Tensor:
-        return stepwise(self.neurons.neuron, self.input(self.x), self.feedback)
+        return stepwise(self.neurons.neuron, self.input(self.x), feedback_of(self.recurrent))
 
     def forward(self, way: Callable[[], Tensor]) -> Work:
         def work() -> None:

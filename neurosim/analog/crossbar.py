@@ -17,6 +17,7 @@ from torch import Tensor
 from neurosim.analog.bench import Active, Bench
 from neurosim.analog.cells import Cells, Held, only
 from neurosim.analog.compensation import fitted, global_gain, per_column_gain, ratio, total
+from neurosim.analog.diagonal import without_diagonal
 from neurosim.analog.fused import Reader
 from neurosim.analog.operators import Layout, Operator, Referenced
 from neurosim.analog.periphery import with_periphery
@@ -57,6 +58,7 @@ class Crossbar:
         bias_spread: how a digital bias differs from chip to chip, if it does.
         outputs: which outputs of the weight this crossbar reads; None reads all.
         bias: the devices that hold the bias where the hardware has them do so.
+        diagonal: whether a square weight has devices on its diagonal.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Crossbar:
     references: Cells | None = None
     outputs: slice | None = None
     bias_spread: Spread | None = None
+    diagonal: bool = True
     ranges: Ranges | None = None
     # calibration never came here: so will no read, or it is refused
     unreached: bool = False
@@ -218,7 +221,8 @@ class Crossbar:
     def _realise(self, weight: Tensor, bias: Tensor | None, active: Active, keep: bool) -> Realised:
         biases = self._bias(bias, active, keep)
         make = self._realise_wired if self.hardware.wires.act else self._realise_plain
-        found = self._with_periphery(make(weight, biases, active, keep), active)
+        held = make(weight, biases, active, keep)
+        found = self._with_periphery(held if self.diagonal else without_diagonal(self, held), active)
         if self.hardware.compensation != "gain-and-offset":
             return found
         return found.corrected(*self._fit(weight.detach(), found, active))
@@ -521,9 +525,12 @@ class Crossbar:
     def _probed(self, x: Tensor, realised: Realised, active: Active) -> Tensor:
         """Without noise and converters, and chips made as different as can be: a mix of them must be seen."""
         y = linear(self, x, realised).unflatten(0, (len(active.numbers), -1))
-        place = torch.arange(active.part.start, active.part.stop, device=y.device)[:, None, None]
-        column = torch.arange(1, y.shape[2] + 1, device=y.device)
-        return (y * (1.5 + torch.sin(1 + place * column)).to(y.dtype)).flatten(0, 1)
+        return (y * self.probe_factors(active)[:, None].to(y)).flatten(0, 1)
+
+    def probe_factors(self, active: Active) -> Tensor:
+        """What makes chips different in a probe, (chips, outputs)."""
+        place = torch.arange(active.part.start, active.part.stop)[:, None]
+        return 1.5 + torch.sin(1 + place * torch.arange(1, self.columns + 1))
 
     def by_column(self, per_tile: Tensor) -> Tensor:
         """(row parts, column tiles) as (row parts, columns)."""

@@ -27,6 +27,7 @@ from neurosim.analog.explain import (
 from neurosim.analog.folding import Folded
 from neurosim.analog.inputs import Inputs, tensors_in
 from neurosim.analog.layers import OnCrossbars
+from neurosim.analog.layers.base import look
 from neurosim.analog.limits import heed_age
 from neurosim.analog.lot import Chips
 from neurosim.analog.mixing import mix, mixed_in, original_class, unmix
@@ -641,7 +642,7 @@ def _through_forwards(net: nn.Module) -> Iterator[None]:
     layers = [m for m in net.modules() if isinstance(m, (OnCrossbars, SampledModule))]
     encoders = [m for m in net.modules() if isinstance(m, nn.TransformerEncoder)]
     packs = [encoder.use_nested_tensor for encoder in encoders]
-    hooks = [layer.register_forward_pre_hook(_look) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
         for encoder in encoders:
             encoder.use_nested_tensor = False
@@ -651,10 +652,6 @@ def _through_forwards(net: nn.Module) -> Iterator[None]:
             hook.remove()
         for encoder, packed in zip(encoders, packs, strict=True):
             encoder.use_nested_tensor = packed
-
-
-def _look(module: nn.Module, args: Any) -> None:
-    """A hook that does nothing."""
 
 
 def _held(module: nn.Module, key: str) -> bool:

@@ -129,14 +129,28 @@ def _reader(
 
 def linear(crossbar: Crossbar, x: Tensor, realised: Realised) -> Tensor:
     """Programmed weights and offsets, nothing else: (chips · vectors, outputs)."""
-    y = _products(crossbar, x, _folded(crossbar, realised), slice(0, crossbar.layout.rows))
+    y = _products(crossbar, x, weights(crossbar, realised), slice(0, crossbar.layout.rows))
     if realised.offsets is not None:
-        total = without_references(crossbar, (realised.gain * realised.offsets).sum(1), 1)
-        y = y + (total if realised.scale is None else total * realised.scale)[:, None].to(y)
+        y = y + _amplified(crossbar, realised, realised.offsets)[:, None].to(y)
     return _with_bias(crossbar, y, realised).flatten(0, 1)
 
 
-def _folded(crossbar: Crossbar, realised: Realised) -> Tensor:
+def additions(crossbar: Crossbar, realised: Realised) -> Tensor | None:
+    """What a read without noise and converters adds to the products, (chips, outputs); None for nothing."""
+    each = [realised.shift, realised.bias if crossbar.operator.adds_bias else None]
+    if realised.offsets is not None:
+        each.append(_amplified(crossbar, realised, realised.offsets))
+    there = [one for one in each if one is not None]
+    return sum(there[1:], start=there[0]) if there else None
+
+
+def _amplified(crossbar: Crossbar, realised: Realised, offsets: Tensor) -> Tensor:
+    """The offsets of amplifiers in units of the output, (chips, outputs)."""
+    total = without_references(crossbar, (realised.gain * offsets).sum(1), 1)
+    return total if realised.scale is None else total * realised.scale
+
+
+def weights(crossbar: Crossbar, realised: Realised) -> Tensor:
     """Weights in units of the layer, (chips, outputs, rows)."""
     parts = crossbar.layout.row_slices
     found = []

@@ -15,7 +15,7 @@ from neurosim.analog.layers.convolution import (
     ConvTranspose3dOnCrossbars,
 )
 from neurosim.analog.layers.embedding import EmbeddingOnCrossbars
-from neurosim.analog.layers.linear import BilinearOnCrossbars, LinearOnCrossbars
+from neurosim.analog.layers.linear import BilinearOnCrossbars, LinearOnCrossbars, OffDiagonalOnCrossbars
 from neurosim.analog.layers.recurrent import (
     GRUCellOnCrossbars,
     GRUOnCrossbars,
@@ -32,6 +32,7 @@ LAYERS: dict[type[nn.Module], type[OnCrossbars]] = {
     row.kind: row
     for row in (
         LinearOnCrossbars,
+        OffDiagonalOnCrossbars,
         BilinearOnCrossbars,
         Conv1dOnCrossbars,
         Conv2dOnCrossbars,

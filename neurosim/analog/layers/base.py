@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -43,6 +43,7 @@ class Site:
         groups: int = 1,
         bias: str = "bias",
         part: tuple[str, slice] | None = None,
+        diagonal: bool = True,
     ) -> Crossbar:
         """The crossbar that reads the parameter ``key`` of the layer.
 
@@ -52,6 +53,7 @@ class Site:
             groups: blocks on the diagonal.
             bias: attribute that holds the bias of the same outputs, if there is one.
             part: a name and a range of outputs where this crossbar reads some of them only.
+            diagonal: whether a square weight has devices on its diagonal.
         """
         weight = getattr(self.layer, key)
         matrix = operator.matrix(weight)
@@ -76,6 +78,7 @@ class Site:
             referenced=referenced,
             references=None if referenced is None else self._references(f"{key}{suffix}", referenced),
             bias_spread=self.whole.spread_of(f"{self.name}.{bias}"),
+            diagonal=diagonal,
         )
 
     def _references(self, key: str, referenced: Referenced) -> Cells:
@@ -158,6 +161,16 @@ class OnCrossbars(nn.Module):
 
     def _product(self, key: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._crossbars[key].forward(x, weight, bias)
+
+
+def look(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing: with it torch calls a layer's forward, see ``Deployed.on``."""
+
+
+def watched(layer: nn.Module) -> bool:
+    """Whether somebody listens to the layer, or put another forward on it: then it has to be called."""
+    others = [hook for hook in layer._forward_pre_hooks.values() if hook is not look]
+    return bool(others or layer._forward_hooks) or "forward" in layer.__dict__
 
 
 def _same(own: type[nn.Module], kind: type[nn.Module], method: str) -> bool:

@@ -15,7 +15,7 @@ A neuron is a frozen description of its parameters (:class:`Lif`, :class:`CubaLi
 from neurosim.models.spiking.adex import AdEx
 from neurosim.models.spiking.constants import Constants, Flag, Row, State, step
 from neurosim.models.spiking.dpi import DpiNeuron, DpiSynapse
-from neurosim.models.spiking.layers import Delay, Feedback, Filter, Neurons, Recurrent, stepwise
+from neurosim.models.spiking.layers import Delay, Filter, Neurons, Recurrent, stepwise
 from neurosim.models.spiking.neurons import Alif, CubaLif, If, Lif, LinearNeuron, Neuron, decay_of
 from neurosim.models.spiking.operators import Record, integrate, leak, record
 from neurosim.models.spiking.readout import CubaLeakyIntegrator, Integrator, LeakyIntegrator, delayed
@@ -30,7 +30,6 @@ __all__ = [
     "Delay",
     "DpiNeuron",
     "DpiSynapse",
-    "Feedback",
     "Filter",
     "Flag",
     "If",

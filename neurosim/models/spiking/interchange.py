@@ -135,7 +135,7 @@ def _neurons_out(nir: Any, name: str, layer: Neurons | Filter) -> Any:
 
 
 def _recurrent_out(nir: Any, name: str, layer: Recurrent) -> _Made:
-    neurons, weight = layer.neurons, layer.feedback.weight
+    neurons, weight = layer.neurons, layer.recurrent.counted
     made = {
         f"{name}_input": _matrix_out(nir, layer.input),
         f"{name}_neurons": _neurons_out(nir, f"{name}.neurons", _without_delay(neurons)),
@@ -363,6 +363,6 @@ def _close(layers: dict[str, nn.Module], name: str, loop: list[str], nodes: Mapp
     layer = Recurrent(
         matrix.in_features, cells.size, cells.neuron, bias=matrix.bias is not None, delay_s=delay
     )
-    layer.input, layer.recurrent = matrix, recurrent
+    layer.input, layer.recurrent.weight = matrix, recurrent.weight
     base = name.removesuffix("_neurons")
     layers[_safe(base)] = layer

@@ -7,54 +7,26 @@ is a parameter of the module, one number a neuron, that is not trained unless as
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neurosim.errors import UsageError, unknown
+from neurosim.feedback import Feedback, OffDiagonal, feedback_of
 from neurosim.models.spiking.constants import Constants, Row, State, rest, step
 from neurosim.models.spiking.neurons import LinearNeuron, Neuron, Value
 from neurosim.models.spiking.operators import Record, integrate, record
 from neurosim.models.spiking.readout import delayed
 
 
-@dataclass(frozen=True, eq=False)
-class Feedback:
-    """Synapses from a layer of neurons to itself.
-
-    Attributes:
-        layer: holds the weight, (N, N), to each neuron from each neuron.
-        self_connections: whether the diagonal counts; else it is taken for 0.
-    """
-
-    layer: nn.Linear
-    self_connections: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether the layer is a product with its weight and nothing else: no hook, no crossbar."""
-        layer = self.layer
-        own = type(layer).forward is nn.Linear.forward and "forward" not in layer.__dict__
-        return own and not layer._forward_hooks and not layer._forward_pre_hooks and layer.bias is None
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight, without the diagonal where that does not count."""
-        weight = self.layer.weight
-        if self.self_connections:
-            return weight
-        return weight * (1 - torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device))
-
-
 class Neurons(nn.Module):
     """A layer of neurons: input currents (samples, steps, N) to spikes of that shape.
 
     LIF, CuBa-LIF, ALIF and IF run all steps in one operation (:func:`neurosim.models.spiking.integrate`);
-    other neurons, and recurrent products that something else computes (crossbars with converters), a step at
-    a time.
+    other neurons, and recurrent products that are more than a matrix (crossbars with ADCs), a step at a time.
 
     Args:
         neuron: its parameters, numbers or tensors (N,).
@@ -110,14 +82,22 @@ class Neurons(nn.Module):
         steps = (self.get_parameter("delay_s").detach() / self.description.dt_s).round()
         return steps.clamp(min=1).to(torch.int32)
 
-    def forward(self, currents: Tensor, feedback: Feedback | None = None) -> Tensor:
-        neuron = self.neuron
-        if isinstance(neuron, LinearNeuron) and (feedback is None or feedback.plain):
-            weight = None if feedback is None else feedback.weight
-            return integrate(currents, neuron.constants(), weight, None if weight is None else self.delays)
-        return stepwise(neuron, currents, feedback, self.delays)
+    def forward(self, currents: Tensor, feedback: Feedback | Tensor | None = None) -> Tensor:
+        """Spikes.
 
-    def record(self, currents: Tensor, feedback: Feedback | None = None) -> Record:
+        Args:
+            currents: (samples, steps, N).
+            feedback: connections among the neurons, from :func:`neurosim.feedback.feedback_of`; where chips
+                differ, their matrices (chips, N, N), as an argument that is split among them.
+        """
+        neuron = self.neuron
+        if not isinstance(neuron, LinearNeuron) or _by_steps(feedback):
+            return stepwise(neuron, currents, feedback, self.delays)
+        matrix = _matrix(feedback)
+        delays = None if matrix is None else self.delays
+        return integrate(_with_added(currents, feedback), neuron.constants(), matrix, delays)
+
+    def record(self, currents: Tensor, feedback: Feedback | Tensor | None = None) -> Record:
         """Spikes, potentials, currents and thresholds at every step, without gradients.
 
         Raises:
@@ -126,10 +106,11 @@ class Neurons(nn.Module):
         neuron = self.neuron
         if not isinstance(neuron, LinearNeuron):
             raise UsageError(f"expected LIF-like neurons to record; got {type(neuron).__name__}")
-        if feedback is not None and not feedback.plain:
+        if _by_steps(feedback):
             return _recorded_stepwise(neuron.constants(), currents, feedback, self.delays)
-        weight = None if feedback is None else feedback.weight
-        return record(currents, neuron.constants(), weight, None if weight is None else self.delays)
+        matrix = _matrix(feedback)
+        delays = None if matrix is None else self.delays
+        return record(_with_added(currents, feedback), neuron.constants(), matrix, delays)
 
     def extra_repr(self) -> str:
         return f"{type(self.description).__name__}, size={self.size}"
@@ -144,41 +125,45 @@ def _full(name: str, value: Value, size: int) -> Tensor:
 
 
 def stepwise(
-    neuron: Neuron, currents: Tensor, feedback: Feedback | None = None, delays: Tensor | None = None
+    neuron: Neuron,
+    currents: Tensor,
+    feedback: Feedback | Tensor | None = None,
+    delays: Tensor | None = None,
 ) -> Tensor:
     """Spikes a step at a time: any neuron, any recurrent product, followed by autograd.
 
     Args:
         neuron: any.
         currents: (samples, steps, N).
-        feedback: whose layer is called once a step.
+        feedback: what gives the product of each step, or matrices (chips, N, N).
         delays: steps that the spikes of each neuron take, (N,); 1 where None.
 
     Returns:
         (samples, steps, N).
     """
-    if feedback is not None and not feedback.plain and torch._C._functorch.is_batchedtensor(currents):
-        # crossbars find their chips on the leading axis, which vmap hides: chips must run one at a time
-        raise RuntimeError("a recurrent layer on crossbars cannot be mapped over chips")
     state, step = neuron.initial(currents[:, 0]), neuron.stepper(currents.shape[2])
+    product = _product(feedback)
     spikes: list[Tensor] = []
-    for u in currents.unbind(1):  # not currents[:, t], whose gradient costs a copy of all steps a step
-        if feedback is not None and spikes:
-            u = u + _product(feedback, _arriving(spikes, delays))
+    # not currents[:, t], whose gradient costs a copy of all steps a step
+    for u in _with_added(currents, feedback).unbind(1):
+        if product is not None and spikes:
+            u = u + product(_arriving(spikes, delays))
         state = step(u, state)
         spikes.append(state.spike)
     return torch.stack(spikes, 1)
 
 
-def _recorded_stepwise(k: Constants, currents: Tensor, feedback: Feedback, delays: Tensor | None) -> Record:
+def _recorded_stepwise(
+    k: Constants, currents: Tensor, feedback: Feedback | Tensor | None, delays: Tensor | None
+) -> Record:
     """The record of the same; arguments as of :func:`stepwise`, with the constants of one chip."""
-    state = rest(k, currents[:, 0])
+    state, product = rest(k, currents[:, 0]), _product(feedback)
     states: list[State] = []
     inputs: list[Tensor] = []
     with torch.no_grad():
         for u in currents.unbind(1):
-            if states:
-                u = u + _product(feedback, _arriving([one.spike for one in states], delays))
+            if states and product is not None:
+                u = u + product(_arriving([one.spike for one in states], delays))
             state = step(k, u, state)
             states.append(state)
             inputs.append(u)
@@ -190,11 +175,64 @@ def _recorded_stepwise(k: Constants, currents: Tensor, feedback: Feedback, delay
     return Record(spikes, v, torch.stack(inputs, 1), i, levels)
 
 
-def _product(feedback: Feedback, spikes: Tensor) -> Tensor:
-    if feedback.plain:
-        return spikes @ feedback.weight.t()
-    found: Tensor = feedback.layer(spikes)
+def _by_steps(feedback: Feedback | Tensor | None) -> bool:
+    """Whether a product is more than a matrix."""
+    return isinstance(feedback, Feedback) and feedback.matrix is None
+
+
+def _matrix(feedback: Feedback | Tensor | None) -> Tensor | None:
+    return feedback.matrix if isinstance(feedback, Feedback) else feedback
+
+
+def _with_added(currents: Tensor, feedback: Feedback | Tensor | None) -> Tensor:
+    """Currents with what every product, which begin in the second step, has on top of its matrix."""
+    added = feedback.added if isinstance(feedback, Feedback) else None
+    if added is None or currents.shape[1] < 2:
+        return currents
+    by_chip = currents.unflatten(0, (added.shape[0], -1)) if added.dim() == 2 else currents.unsqueeze(0)
+    first, rest = by_chip[:, :, :1], by_chip[:, :, 1:]
+    shift = added.to(currents).reshape(-1, 1, 1, added.shape[-1])
+    return torch.cat([first, rest + shift], 2).flatten(0, 1)
+
+
+def _product(feedback: Feedback | Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    """The product of one step, less what :func:`_with_added` adds."""
+    if feedback is None:
+        return None
+    matrix = _matrix(feedback)
+    if matrix is None:
+        assert isinstance(feedback, Feedback)
+        return partial(_read, feedback.read)
+    turned = matrix.transpose(-1, -2)
+    if matrix.dim() == 2:
+        return lambda spikes: spikes @ turned.to(spikes)
+    chips = len(matrix)
+    return lambda spikes: (spikes.unflatten(0, (chips, -1)) @ turned.to(spikes)).flatten(0, 1)
+
+
+def _read(read: Callable[[Tensor], Tensor], spikes: Tensor) -> Tensor:
+    if not torch._C._functorch.is_batchedtensor(spikes):
+        return read(spikes)
+    found: Tensor = _Mapped.apply(spikes, read)
     return found
+
+
+class _Mapped(torch.autograd.Function):
+    """A read inside a vmap over chips: crossbars find their chips on the leading axis, which vmap hides."""
+
+    @staticmethod
+    def forward(spikes: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        return read(spikes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, spikes: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
+        # what runs here is below the vmap: ordinary autograd follows it
+        by_chip = spikes.movedim(in_dims[0], 0)
+        return read(by_chip.flatten(0, 1)).unflatten(0, by_chip.shape[:2]), 0
 
 
 def _arriving(spikes: list[Tensor], delays: Tensor | None) -> Tensor:
@@ -211,8 +249,9 @@ class Recurrent(nn.Module):
     """Input synapses, neurons, and synapses among them: (samples, steps, inputs) to spikes (samples, steps,
     N).
 
-    u[t] = W_in·x[t] + b + W·s[t − 1], where the diagonal of W does not count.  Weights are those of ``input``
-    and ``recurrent``, two ``nn.Linear``; a neuron's parameters are in ``neurons``.
+    u[t] = W_in·x[t] + b + W·s[t − 1], where the diagonal of W does not count, on chips neither.  Weights are
+    those of ``input``, an ``nn.Linear``, and ``recurrent``, an :class:`neurosim.feedback.OffDiagonal`; a
+    neuron's parameters are in ``neurons``.
 
     Args:
         inputs: channels of the input.
@@ -239,7 +278,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.input = nn.Linear(inputs, size, bias=bias)
-        self.recurrent = nn.Linear(size, size, bias=False)
+        self.recurrent = OffDiagonal(size)
         self.neurons = Neurons(neuron, size, delay_s=delay_s, trainable=trainable)
         with torch.no_grad():
             self.recurrent.weight.fill_diagonal_(0.0)
@@ -247,16 +286,23 @@ class Recurrent(nn.Module):
     @property
     def feedback(self) -> Feedback:
         """The synapses among the neurons."""
-        return Feedback(self.recurrent)
+        return feedback_of(self.recurrent)
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes: Tensor = self.neurons(self.input(x), self.feedback)
+        spikes: Tensor = self.neurons(*_split(self.input(x), self.feedback))
         return spikes
 
     def record(self, x: Tensor) -> Record:
         """Spikes, potentials, currents and thresholds at every step, without gradients."""
         with torch.no_grad():
-            return self.neurons.record(self.input(x), self.feedback)
+            return self.neurons.record(*_split(self.input(x), self.feedback))
+
+
+def _split(currents: Tensor, feedback: Feedback) -> tuple[Tensor, Feedback | Tensor]:
+    """Arguments of :class:`Neurons`: matrices of chips as a tensor, which is split where chips are."""
+    if feedback.matrix is None or not feedback.by_chip:
+        return currents, feedback
+    return _with_added(currents, feedback), feedback.matrix
 
 
 class Filter(nn.Module):
