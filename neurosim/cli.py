@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 
 from neurosim import __version__, console, interrupts
 from neurosim.bench import command as bench
-from neurosim.commands import attack, export, flatness, opening, writing
+from neurosim.commands import attack, export, flatness, opening, show, writing
 from neurosim.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ app.command("export")(export.export)
 app.command("attack")(attack.attack)
 app.command("bench-robust")(bench.bench_robust)
 app.command("flatness")(flatness.flatness)
+app.command("show")(show.show)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 DataDir = Annotated[
