@@ -84,7 +84,10 @@ class Sampling:
     def _of(self, own: str, module: nn.Module, active: Active) -> Tensor:
         value: Tensor = getattr(module, own)
         full, spread = self.spreads[own]
-        if torch.is_grad_enabled() and value.requires_grad:  # gradients must reach the present value
+        # a value put in its place (functional_call: attacks, noise) is another at every pass, and gradients
+        # must reach the present one
+        passing = not isinstance(value, nn.Parameter)
+        if passing or (torch.is_grad_enabled() and value.requires_grad):
             return _drawn(full, value, spread, active, active.numbers)
         if self._on is not active:
             self._held, self._on = {}, active

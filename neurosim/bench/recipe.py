@@ -354,12 +354,15 @@ def _wrong_hardware(choice: EvaluateChoice) -> Iterator[str]:
 
 def _wrong_train(where: str, choice: TrainChoice) -> Iterator[str]:
     from neurosim.training.augmentation import Augmentation
-    from neurosim.training.optim import OPTIMIZERS, SCHEDULES
+    from neurosim.training.optim import OPTIMIZERS, schedule_from
 
-    for field, known in (("optimizer", OPTIMIZERS), ("lr_schedule", SCHEDULES)):
-        value = getattr(choice, field)
-        if value is not None and value not in known:
-            yield f"{where}: {unknown(field, value, known)}"
+    if choice.optimizer is not None and choice.optimizer not in OPTIMIZERS:
+        yield f"{where}: {unknown('optimizer', choice.optimizer, OPTIMIZERS)}"
+    try:
+        if choice.lr_schedule is not None:
+            schedule_from(choice.lr_schedule)
+    except UsageError as error:
+        yield f"{where}: {error}"
     try:
         Augmentation.of(choice.augment)
     except UsageError as error:

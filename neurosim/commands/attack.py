@@ -30,7 +30,7 @@ SIZES = {"weights": "0.05,0.1,0.2", "inputs": "2/255,8/255,16/255", "pgd-l2": "0
 DEFAULT_HARDWARE = "pcm-joshi-2020"
 DEFAULT_CHIPS = 5
 _ONLY = {
-    "weights": ("--loss", "--per", "--paper", "--draws"),
+    "weights": ("--loss", "--per", "--paper", "--draws", "--parameters"),
     "inputs": ("--attack", "--hardware", "--chips", "--at", "--set"),
 }
 
@@ -61,6 +61,12 @@ def attack(
     draws: Annotated[
         int | None,
         typer.Option("--draws", min=0, help="Weights: random draws of the same size, of each kind."),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameters", metavar="PATTERN", help="Weights: attack these parameters too; repeatable."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--attack", help="Inputs: fgsm, pgd, pgd-l2, mifgsm or autoattack (slow).")
@@ -109,6 +115,7 @@ def attack(
         "--per": per,
         "--paper": paper or None,
         "--draws": draws,
+        "--parameters": parameters or None,
         "--attack": name,
     }
     given |= {"--hardware": hardware, "--chips": chips, "--at": at, "--set": changes or None}
@@ -117,7 +124,9 @@ def attack(
         raise UsageError(f"expected 1 to {MOST} runs, as many as a figure shows; got {len(runs)}")
     numbers = _sizes(sizes or SIZES.get(name or "", SIZES[target]))
     searched = {"steps": steps, "restarts": restarts, "loss": loss, "per": per}
-    chosen = {key: value for key, value in searched.items() if value is not None}
+    chosen: dict[str, Any] = {key: value for key, value in searched.items() if value is not None}
+    if parameters:
+        chosen["parameters"] = tuple(parameters)
     data = _Data(part, limit, batch_size, seed, data_dir)
     with interrupts.held_back():
         work: _OnWeights | _OnInputs

@@ -37,6 +37,7 @@ class Asked:
     repeats: int
     draws: int
     plane: int | None
+    parameters: tuple[str, ...]
     seed: int
 
 
@@ -78,6 +79,10 @@ def flatness(
         int | None,
         typer.Option("--plane", min=2, metavar="N", help="Also draw the loss on a plane of N x N points."),
     ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--parameters", metavar="PATTERN", help="Move these parameters too; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other random lines and vectors.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the results go.")] = None,
     data_dir: Annotated[
@@ -94,7 +99,7 @@ def flatness(
     if len(runs) > MOST:
         raise UsageError(f"expected 1 to {MOST} runs, as many as a figure shows; got {len(runs)}")
     opened = opening.opened(runs, model)
-    asked = Asked(repeats, draws, plane, seed)
+    asked = Asked(repeats, draws, plane, tuple(parameters or ()), seed)
     found = {}
     with interrupts.remembered() as check:
         for label, run in opened.items():
@@ -148,7 +153,9 @@ def _measured(
     progress, told = steps("lines")
     with progress:
         protocol = replace(TABLE_S1, repeats=asked.repeats)
-        lines = loss_along_lines(model, data, protocol, seed=asked.seed, progress=told)
+        lines = loss_along_lines(
+            model, data, protocol, parameters=asked.parameters, seed=asked.seed, progress=told
+        )
     curved = []
     for relative in (False, True):
         progress, told = steps("relative curvature" if relative else "curvature", "products with it")
@@ -160,6 +167,7 @@ def _measured(
             model,
             data,
             ZETA,
+            parameters=asked.parameters,
             draws=asked.draws,
             seed=asked.seed,
             progress=lambda done: told(done, asked.draws),
@@ -168,7 +176,14 @@ def _measured(
     if asked.plane is not None:
         progress, told = steps("plane")
         with progress:
-            drawn = loss_over_plane(model, data, points=asked.plane, seed=asked.seed, progress=told)
+            drawn = loss_over_plane(
+                model,
+                data,
+                points=asked.plane,
+                parameters=asked.parameters,
+                seed=asked.seed,
+                progress=told,
+            )
     return Flatness(score_at(model, data), lines, curved[0], curved[1], rise, drawn)
 
 
@@ -177,7 +192,7 @@ def _curved(
 ) -> Curved:
     from neurosim.landscape.curvature import Curvature, top_eigenvalue, trace
 
-    curvature = Curvature(model, data, relative=relative)
+    curvature = Curvature(model, data, relative=relative, parameters=asked.parameters)
     top = top_eigenvalue(curvature, seed=asked.seed, progress=lambda done: told(done, None))
     total = top.products + asked.draws
     found = trace(

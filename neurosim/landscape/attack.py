@@ -17,9 +17,11 @@ from neurosim.errors import RunError, UsageError, unknown
 from neurosim.landscape.ascent import Norm, Region, Scale, climb, moved
 from neurosim.landscape.losses import evaluating
 from neurosim.landscape.parameters import (
-    digital_parameters,
+    analog_parameters,
+    check_patterns,
     divergence,
     forward_aside,
+    keeping_signs,
     normal_like,
     task_loss,
     uniform_like,
@@ -58,8 +60,9 @@ class WeightAttack:
         L = mean −log softmax f(Θ*)[y]                          loss "cross-entropy"
         L = mean KL(softmax f(Θ) ‖ softmax f(Θ*)), no label     loss "kl"
 
-    Attacked are all weights and biases but the affine parameters of normalisation layers, frozen ones too: a
-    chip does not know what was frozen.  The network is in evaluation mode.
+    Attacked are the weights and biases: what the network trains (``requires_grad``), but the affine
+    parameters of normalisation layers; and what ``parameters`` names beside them.  The network is in
+    evaluation mode.
 
     Args:
         loss: what is climbed.
@@ -71,6 +74,9 @@ class WeightAttack:
             batch, which no chip could be, for it would have to know what it is shown next.
         keep: ``worst`` of all δ_t by accuracy (seen anyway, so for nothing), or the ``last``.
         norm, scale: of the region.
+        parameters: patterns of names of further parameters, such as ``"*.neurons.tau_*"``; see
+            :func:`neurosim.landscape.parameters.analog_parameters`, and
+            :func:`neurosim.landscape.parameters.keeping_signs` for time constants that stay above 0.
 
     >>> PAPER.loss, PAPER.steps, PAPER.per
     ('kl', 10, 'batch')
@@ -85,8 +91,10 @@ class WeightAttack:
     keep: str = "worst"
     norm: str = "box"
     scale: str = "weight"
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_patterns("attack on weights", self.parameters)
         for name, value, known in (
             ("loss of an attack on weights,", self.loss, LOSSES),
             ("choice of what an attack on weights is per,", self.per, PER),
@@ -144,16 +152,6 @@ class Attacked:
     weights: Mapping[str, Tensor] | None
 
 
-def attacked_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters but the affine ones of normalisation layers, by name; frozen ones too.
-
-    >>> list(attacked_parameters(nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))))
-    ['0.weight']
-    """
-    digital = digital_parameters(model)
-    return {n: p for n, p in model.named_parameters() if n not in digital and p.is_floating_point()}
-
-
 def attack_weights(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -178,7 +176,8 @@ def attack_weights(
         progress: called with the passes over the data that are done, and all of them.
 
     Raises:
-        UsageError: no data, sizes or weights; targets that do not fit the outputs.
+        UsageError: no data, sizes or weights; a pattern that matches no parameter; targets that do not fit
+            the outputs.
         RunError: the outputs at the trained weights are not finite.
 
     >>> net = nn.Linear(2, 2, bias=False)
@@ -212,7 +211,8 @@ class _Work:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.model, self.attack, self.batches, self.draws, self.seed = model, attack, batches, draws, seed
-        self.theta: Weights = {n: p.detach() for n, p in attacked_parameters(model).items()}
+        attacked = analog_parameters(model, attack.parameters)
+        self.theta: Weights = {n: p.detach() for n, p in attacked.items()}
         if not self.theta:
             raise UsageError(f"expected a network with weights to attack; {type(model).__name__} has none")
         self.fixed = {n: p.detach() for n, p in model.named_parameters() if n not in self.theta}
@@ -261,10 +261,11 @@ class _Work:
         """Scores of some batches and the weights at the end, or at the worst place, of one ascent."""
         seen: list[tuple[Tensor, Weights]] = []
 
-        def slope(at: Mapping[str, Tensor]) -> Mapping[str, Tensor | None]:
+        def slope(moved: Mapping[str, Tensor]) -> Mapping[str, Tensor | None]:
+            at = keeping_signs(self.theta, moved, self.attack.parameters)
             scores, slopes = self._slope(at, chosen)
             if self.attack.keep == "worst" and (not seen or scores.mean() < seen[0][0].mean()):
-                seen[:] = [(scores, dict(at))]
+                seen[:] = [(scores, at)]
             return slopes
 
         start = {n: self._start(n, weight, region, restart, first) for n, weight in self.theta.items()}
@@ -319,7 +320,8 @@ class _Work:
     def _moved(self, region: Region, delta: Mapping[str, Tensor]) -> Weights:
         theta = list(self.theta.values())
         at = moved(theta, region.scales(theta), [delta[name] for name in self.theta])
-        return dict(zip(self.theta, at, strict=True))
+        there = dict(zip(self.theta, at, strict=True))
+        return keeping_signs(self.theta, there, self.attack.parameters)
 
     def _scores(self, weights: Mapping[str, Tensor], chosen: Iterable[int]) -> Tensor:
         found = []

@@ -15,7 +15,7 @@ pieces, which a finite ζ crosses; how much that is, is measured in docs/flatnes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -48,14 +48,15 @@ class Curvature:
         H_ij = ∂²L/∂Θ_i∂Θ_j       relative=False
         |Θ_i|·H_ij·|Θ_j|          relative=True
 
-    over the parameters that sit on chips, one after another and flattened, in the order of ``names``.  A
+    over the parameters that sit on chips, and those that the patterns ``parameters`` name beside them, one
+    after another and flattened, in the order of ``names``.  A
     product is two backward passes through each batch (Pearlmutter 1994, doi:10.1162/neco.1994.6.1.147),
     added up over the data; nothing of the size of H is ever made.  The network is in evaluation mode and
     stays as it is.  A backward pass of a user's own is differentiated as it is written: that of a spike by
     its surrogate's derivative; one marked ``once_differentiable`` counts, in torch, as a constant.
 
     Raises:
-        UsageError: nothing that sits on chips.
+        UsageError: nothing that sits on chips, or a pattern that matches no parameter.
 
     >>> net = nn.Linear(1, 2, bias=False)
     >>> data = [(torch.ones(1, 1), torch.tensor([0]))]
@@ -65,9 +66,11 @@ class Curvature:
     tensor([ 0.5000, -0.5000])
     """
 
-    def __init__(self, model: nn.Module, data: Data, *, relative: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, data: Data, *, relative: bool = False, parameters: Sequence[str] = ()
+    ) -> None:
         self._model, self._data = model, data
-        self._weights = chip_weights(model)
+        self._weights = chip_weights(model, parameters)
         self.relative = relative
         self.names = tuple(self._weights)
 
@@ -293,11 +296,15 @@ def rise_under_mismatch(
     data: Data,
     zeta: float,
     *,
+    parameters: Sequence[str] = (),
     draws: int = 50,
     seed: int = 0,
     progress: Told | None = None,
 ) -> Estimate:
     """E[L(Θ·(1 + ζ·n))] - L(Θ) over the parameters that sit on chips, by Monte Carlo.
+
+    ``parameters`` are patterns of names of further ones, whose time constants keep their sign
+    (:func:`neurosim.landscape.parameters.keeping_signs`).
 
     Each draw takes the mean of n and -n, which takes the terms odd in ζ away: what is left is
     ½·ζ²·tr(|Θ|H|Θ|) for small ζ.  Draw k takes n from the streams
@@ -316,12 +323,15 @@ def rise_under_mismatch(
     _check_draws(draws)
     if not (math.isfinite(zeta) and zeta > 0):
         raise UsageError(f"expected a mismatch zeta above 0; got {zeta!r}")
-    weights = chip_weights(model)
+    weights = chip_weights(model, parameters)
     here = score_at(model, data).loss
     values = []
     for draw in range(draws):
         n = relative_normal(weights, seed, draw, "flatness-mismatch")
-        sides = [score_at(model, data, moved_along(weights, [(side * zeta, n)])).loss for side in (1, -1)]
+        sides = [
+            score_at(model, data, moved_along(weights, [(side * zeta, n)], parameters)).loss
+            for side in (1, -1)
+        ]
         values.append(sum(sides) / 2 - here)
         if progress is not None:
             progress(draw + 1)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from neurosim.errors import RunError, UsageError
-from neurosim.landscape.parameters import analog_parameters, forward_aside, laid_out_as, task_loss
+from neurosim.landscape.parameters import (
+    analog_parameters,
+    forward_aside,
+    keeping_signs,
+    laid_out_as,
+    task_loss,
+)
 
 Data = Iterable[tuple[Tensor, Tensor]]
 """Anything that gives batches (inputs, targets), and the same ones again: a list, ``Batches``."""
@@ -46,13 +52,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def chip_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Θ: the parameters that sit on chips, detached, by name.
+def chip_weights(model: nn.Module, also: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Θ: the parameters that sit on chips and those that ``also`` names, detached, by name.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or a pattern matches none.
     """
-    found = {name: parameter.detach() for name, parameter in analog_parameters(model).items()}
+    found = {name: parameter.detach() for name, parameter in analog_parameters(model, also).items()}
     if not found:
         raise UsageError(
             f"{type(model).__name__} has no parameters that sit on chips: expected trained ones outside"
@@ -62,9 +68,14 @@ def chip_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def moved_along(
-    weights: Mapping[str, Tensor], steps: Iterable[tuple[float, Mapping[str, Tensor]]]
+    weights: Mapping[str, Tensor],
+    steps: Iterable[tuple[float, Mapping[str, Tensor]]],
+    also: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Θ + Σ a·d over pairs (a, d); a direction d may leave parameters out, which it then does not move.
+
+    Time constants and the like that ``also`` names keep their sign:
+    :func:`neurosim.landscape.parameters.keeping_signs`.
 
     >>> moved_along({"w": torch.ones(2)}, [(2.0, {"w": torch.tensor([1.0, 0.0])})])
     {'w': tensor([3., 1.])}
@@ -73,7 +84,7 @@ def moved_along(
     for size, direction in steps:
         for name, step in direction.items():
             there[name] = laid_out_as(weights[name], there[name] + size * step)
-    return there
+    return keeping_signs(weights, there, also)
 
 
 def batches_of(data: Data, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,8 +1,14 @@
-"""Which parameters sit on a chip, and what a network says at other parameters than its own."""
+"""Which parameters are disturbed, and what a network says at other parameters than its own.
+
+Disturbed are what is trained, weights and biases, and whatever patterns name beside them: time constants and
+thresholds of neurons, frozen weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +29,98 @@ _NORMALISATIONS = (
 )
 
 
-def analog_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters that sit on a chip: all but the affine ones of normalisation layers.
+LEFT = 0.01
+"""What is left, at least, of a parameter that keeps its sign."""
 
-    Frozen ones (``requires_grad`` False) are left out: methods neither disturb nor attack them.
 
-    >>> list(analog_parameters(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
-    ['0.weight', '0.bias']
+def analog_parameters(model: nn.Module, also: Sequence[str] = ()) -> dict[str, nn.Parameter]:
+    """The parameters that are disturbed: all trained ones but the affine ones of normalisation layers.
+
+    Those with ``requires_grad`` False, frozen or constants of neurons, are left out unless named.
+
+    Args:
+        model: any network.
+        also: patterns of parameter names, as in a shell, of further ones: ``"*.neurons.tau_*"``.
+
+    Returns:
+        In the order of the network, by name.
+
+    Raises:
+        UsageError: a pattern that matches no parameter.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> list(analog_parameters(net)), list(analog_parameters(net, ["1.w*"]))
+    (['0.weight', '0.bias'], ['0.weight', '0.bias', '1.weight'])
     """
     digital = _affine(model)
-    return {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in digital}
+    every = dict(model.named_parameters())
+    nameable = [name for name, p in every.items() if p.is_floating_point()]
+    for pattern in also:
+        _check_matches(pattern, nameable)
+    named = {name for name in nameable if _is_named(name, also)}
+    return {
+        name: p for name, p in every.items() if (p.requires_grad and id(p) not in digital) or name in named
+    }
+
+
+def _is_named(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_matches(pattern: str, names: Sequence[str]) -> None:
+    if any(fnmatchcase(name, pattern) for name in names):
+        return
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"expected a name or a pattern, such as {next(iter(names), '*')!r}"
+    )
+    raise UsageError(f"parameters: {pattern!r} matches no parameter of the network: {hint}")
+
+
+def check_patterns(owner: str, patterns: object) -> None:
+    """UsageError unless ``patterns`` is a tuple of texts."""
+    if not isinstance(patterns, tuple) or not all(isinstance(one, str) and one for one in patterns):
+        raise UsageError(
+            f"{owner}: expected parameters, a list of names or patterns such as '*.tau_mem_s';"
+            f" got {patterns!r}"
+        )
+
+
+def keeping_signs(
+    parameters: Mapping[str, Tensor], moved: Mapping[str, Tensor], also: Sequence[str]
+) -> dict[str, Tensor]:
+    """Moved parameters, those that ``also`` names and that have no rows held on their side of 0::
+
+        θ* ← sign(θ)·max(sign(θ)·θ*, 0.01·|θ|)
+
+    So time constants and thresholds stay what they are under any noise.  Weights, two axes or more, may
+    change their sign, as a pair of devices may; so may biases that are not named.
+
+    Args:
+        parameters: θ by name.
+        moved: θ* by name, of the same shapes.
+        also: the patterns of :func:`analog_parameters`.
+
+    >>> tau = {"tau": torch.tensor([0.02, 0.02])}
+    >>> keeping_signs(tau, {"tau": torch.tensor([0.01, -0.5])}, ["tau"])["tau"]
+    tensor([0.0100, 0.0002])
+    """
+    if not also:
+        return dict(moved)
+    return {
+        name: _on_its_side(parameters[name].detach(), there)
+        if there.dim() < 2 and _is_named(name, also)
+        else there
+        for name, there in moved.items()
+    }
+
+
+def _on_its_side(theta: Tensor, moved: Tensor) -> Tensor:
+    least = LEFT * theta
+    below = torch.where(theta < 0, torch.minimum(moved, least), moved)
+    return torch.where(theta > 0, torch.maximum(moved, least), below)
 
 
 def digital_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +34,16 @@ class Plane:
 
 
 def random_direction(
-    model: nn.Module, number: int, *, scale: Scale = "weight", seed: int = 0
+    model: nn.Module,
+    number: int,
+    *,
+    scale: Scale = "weight",
+    parameters: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """A random direction as large as the weights, over all parameters that sit on chips.
+
+    ``parameters`` are patterns of names of further ones.
 
     ::
 
@@ -57,7 +64,7 @@ def random_direction(
     >>> torch.allclose(d["weight"].norm(dim=1), net.weight.norm(dim=1))
     True
     """
-    weights = chip_weights(model)
+    weights = chip_weights(model, parameters)
     if scale == "weight":
         return relative_normal(weights, seed, number, "flatness-plane")
     if scale != "filter":
@@ -84,6 +91,7 @@ def loss_over_plane(
     reach: float = 0.4,
     points: int = 21,
     scale: Scale = "weight",
+    parameters: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plane:
@@ -101,6 +109,7 @@ def loss_over_plane(
         reach: above 0.
         points: along each axis; an odd number has Θ itself in the middle.
         scale: of random directions.
+        parameters: patterns of names of further parameters that move, such as ``"*.neurons.tau_*"``.
         seed: other random directions.
         progress: told (passes done, passes in all).
 
@@ -117,10 +126,10 @@ def loss_over_plane(
         raise UsageError(f"expected reach of a plane above 0; got {reach!r}")
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise UsageError(f"expected points to be a whole number of at least 2; got {points!r}")
-    weights = chip_weights(model)
+    weights = chip_weights(model, parameters)
     first, second = directions or (
-        random_direction(model, 0, scale=scale, seed=seed),
-        random_direction(model, 1, scale=scale, seed=seed),
+        random_direction(model, 0, scale=scale, parameters=parameters, seed=seed),
+        random_direction(model, 1, scale=scale, parameters=parameters, seed=seed),
     )
     _check_direction(first, weights)
     _check_direction(second, weights)
@@ -128,7 +137,7 @@ def loss_over_plane(
     losses, accuracies = np.empty((2, points, points))
     for row, b in enumerate(at):
         for column, a in enumerate(at):
-            there = moved_along(weights, [(float(a), first), (float(b), second)])
+            there = moved_along(weights, [(float(a), first), (float(b), second)], parameters)
             score = score_at(model, data, there)
             losses[row, column], accuracies[row, column] = score.loss, score.accuracy
             if progress is not None:

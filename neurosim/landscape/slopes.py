@@ -2,8 +2,8 @@
 
 Büchel, Faber, Muir, ICLR 2022 (arXiv 2106.05009): the loss over the test data at Θ + α·v, with
 v = 0.2·|Θ|·n and n standard normal, for α from -2 to 2, five lines.  How many α there are (50, equally
-spaced, both ends included) is that of the authors' code, which does not hold the slope itself; ours is
-the difference of neighbours,
+spaced, both ends included) is that of the authors' code.  How they took the slope we could not read: we found
+no code for it in the published repository.  Ours is the difference of neighbours,
 
 ::
 
@@ -16,7 +16,7 @@ far it rises, so that one high wall counts like many small bumps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,7 @@ def loss_along_lines(
     data: Data,
     protocol: Protocol = TABLE_S1,
     *,
+    parameters: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lines:
@@ -121,11 +122,13 @@ def loss_along_lines(
         model: any network that gives logits.
         data: batches (inputs, targets).
         protocol: by default that of Table S1: 5 x 50 passes over the data.
+        parameters: patterns of names of further parameters that move, such as ``"*.neurons.tau_*"``.
         seed: other lines.
         progress: told (passes done, passes in all).
 
     Raises:
-        UsageError: no data, shapes that do not fit, or nothing that sits on chips.
+        UsageError: no data, shapes that do not fit, nothing that sits on chips, or a pattern that matches no
+            parameter.
         RunError: the loss is no finite number somewhere on a line.
 
     >>> import torch
@@ -134,13 +137,13 @@ def loss_along_lines(
     >>> lines.losses.shape, lines.slope > 0
     ((5, 50), True)
     """
-    weights = chip_weights(model)
+    weights = chip_weights(model, parameters)
     alphas = protocol.alphas()
     losses, accuracies = np.empty((2, protocol.repeats, protocol.points))
     for line in range(protocol.repeats):
         direction = relative_normal(weights, seed, line, "flatness-line")
         for k, alpha in enumerate(alphas):
-            there = moved_along(weights, [(float(alpha) * protocol.spread, direction)])
+            there = moved_along(weights, [(float(alpha) * protocol.spread, direction)], parameters)
             score = score_at(model, data, there)
             losses[line, k], accuracies[line, k] = score.loss, score.accuracy
             if progress is not None:

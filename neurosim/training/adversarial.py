@@ -20,9 +20,11 @@ from neurosim.training.method import (
     check_choice,
     check_integer,
     check_number,
+    check_patterns,
     digital_parameters,
     divergence,
     forward_aside,
+    keeping_signs,
     laid_out_as,
     normal_like,
     perturbed,
@@ -64,6 +66,9 @@ class AdversarialWeights:
         start: ``point``, near Θ (ε); or ``uniform``, anywhere in the box: for attacks of one step.
         every: attack in each so many-th step only; the others minimise the task loss alone.
         reuse: begin with the δ in which the last attack ended ("free"), so that few steps go far.
+        parameters: patterns of names of further parameters, trained or not, such as
+            ``"hidden.neurons.tau_*"``, that are attacked, and noisy where ``eta`` > 0.  Those with one axis
+            or none keep their sign (:func:`neurosim.landscape.parameters.keeping_signs`).
 
     With ``every`` = k the mean cost of a step is 1 + (passes − 1)/k.
 
@@ -85,6 +90,7 @@ class AdversarialWeights:
     start: str = "point"
     every: int = 1
     reuse: bool = False
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("adversarial", "beta", self.beta, 0.0, 1e6)
@@ -96,6 +102,7 @@ class AdversarialWeights:
         check_choice("adversarial", "scale", self.scale, SCALES)
         check_choice("adversarial", "start", self.start, STARTS)
         check_integer("adversarial", "every", self.every, 1)
+        check_patterns("method 'adversarial'", self.parameters)
         if not isinstance(self.reuse, bool):
             raise UsageError(f"method 'adversarial': expected reuse, true or false; got reuse={self.reuse!r}")
 
@@ -114,9 +121,10 @@ class AdversarialWeights:
     def backward(self, step: Step) -> dict[str, float]:
         """Add ∂L/∂Θ to the gradients; see :class:`neurosim.training.method.Method`."""
         if not self._acts(step):
-            return ForwardNoise(self.eta).backward(step)
+            return ForwardNoise(self.eta, parameters=self.parameters).backward(step)
         if self.eta > 0.0:
-            task = step.loss(forward_aside(step.model, perturbed(step, self.eta), step.inputs))
+            noisy = perturbed(step, self.eta, also=self.parameters)
+            task = step.loss(forward_aside(step.model, noisy, step.inputs))
             robust = self._robust_loss(step, self._clean(step))
             loss = task + self.beta * robust
             loss.backward()
@@ -126,11 +134,10 @@ class AdversarialWeights:
             task = step.loss(clean)
             robust = self._robust_loss(step, clean)
             loss = task + self.beta * robust
-            affine = digital_parameters(step.model)
+            affine = self._affine(step.model)
             if affine:
                 _accumulate(task, affine)
-                weights = analog_parameters(step.model)
-                loss.backward(inputs=[p for p in weights.values() if p.requires_grad])
+                loss.backward(inputs=[p for p in self._weights(step.model).values() if p.requires_grad])
             else:
                 loss.backward()
         return {"loss": loss.item(), "task_loss": task.item(), "robust_loss": robust.item()}
@@ -139,21 +146,21 @@ class AdversarialWeights:
         """Add β·∂L_rob/∂Θ; see :class:`neurosim.training.method.Regulariser`."""
         if not self._acts(step):
             return {"loss": 0.0}
-        clean = forward_aside(step.model, _fixed(step.model), step.inputs)
+        clean = forward_aside(step.model, self._fixed(step.model), step.inputs)
         robust = self._robust_loss(step, clean)
         (self.beta * robust).backward()
         return {"loss": self.beta * robust.item(), "robust_loss": robust.item()}
 
     def _acts(self, step: Step) -> bool:
         # without a weight to attack the KL is 0
-        return self.beta > 0.0 and step.number % self.every == 0 and bool(analog_parameters(step.model))
+        return self.beta > 0.0 and step.number % self.every == 0 and bool(self._weights(step.model))
 
     def _clean(self, step: Step) -> Tensor:
         """The clean logits, affine parameters held: this forward writes running statistics."""
-        return functional_call(step.model, _fixed(step.model), (step.inputs,))
+        return functional_call(step.model, self._fixed(step.model), (step.inputs,))
 
     def _robust_loss(self, step: Step, clean: Tensor) -> Tensor:
-        model, weights = step.model, analog_parameters(step.model)
+        model, weights = step.model, self._weights(step.model)
         kept = {n: step.memory.get(f"adversarial/{n}") for n in weights} if self.reuse else {}
         begin = {n: d for n, d in kept.items() if d is not None} or None
         delta = self.attack(model, step.inputs, clean.detach(), step.draws_for, begin)
@@ -170,7 +177,18 @@ class AdversarialWeights:
             n: laid_out_as(p, torch.addcmul(p, s, delta[n]))
             for (n, p), s in zip(weights.items(), sizes, strict=True)
         }
-        return divergence(clean, forward_aside(model, {**_fixed(model), **attacked}, step.inputs))
+        attacked = keeping_signs(weights, attacked, self.parameters)
+        return divergence(clean, forward_aside(model, {**self._fixed(model), **attacked}, step.inputs))
+
+    def _weights(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        return analog_parameters(model, self.parameters)
+
+    def _affine(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        attacked = self._weights(model)
+        return {name: p for name, p in digital_parameters(model).items() if name not in attacked}
+
+    def _fixed(self, model: nn.Module) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self._affine(model).items()}
 
     def _region(self) -> Region:
         return Region(self.zeta, cast(Norm, self.norm), cast(Scale, self.scale))
@@ -188,12 +206,13 @@ class AdversarialWeights:
         ``clean`` (batch, classes) or (batch, classes, ...) are the logits at Θ; ``begin`` is where to start
         from, instead of at random.  Costs N passes; leaves the model as it was.
         """
-        weights = analog_parameters(model)
-        fixed = _fixed(model)
+        weights = self._weights(model)
+        fixed = self._fixed(model)
         wanted = widened(clean.detach()).softmax(1)
 
         def slope(at: Mapping[str, Tensor]) -> Mapping[str, Tensor | None]:
-            place = {name: p.detach().requires_grad_() for name, p in at.items()}
+            held = keeping_signs(weights, at, self.parameters)
+            place = {name: p.detach().requires_grad_() for name, p in held.items()}
             logits = widened(forward_aside(model, {**fixed, **place}, inputs))
             # ∂KL/∂logits in closed form, up to the 1/batch that steepest ascent forgets
             uphill = logits.detach().softmax(1).sub_(wanted)
@@ -210,10 +229,6 @@ class AdversarialWeights:
 
 
 STARTS = ("point", "uniform")
-
-
-def _fixed(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in digital_parameters(model).items()}
 
 
 def _accumulate(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> None:

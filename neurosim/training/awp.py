@@ -17,9 +17,11 @@ from neurosim.training.method import (
     check_choice,
     check_integer,
     check_number,
-    forward_aside,
-    gradients_of,
+    check_patterns,
+    first_slopes,
+    keeping_signs,
     laid_out_as,
+    slopes_at,
 )
 from neurosim.training.sharpness import total_norm
 from neurosim.training.standard import Standard
@@ -41,6 +43,7 @@ class AdversarialWeightPerturbation:
         size: γ.
         steps: N.
         norm, scale: of the region.
+        parameters: further ones that are attacked, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Wu, Xia, Wang, "Adversarial weight perturbation helps robust generalization", NeurIPS 2020
     (arXiv 2004.05884), without its attack on inputs; as a rival in Büchel et al., ICLR 2022.
@@ -53,12 +56,14 @@ class AdversarialWeightPerturbation:
     steps: int = 1
     norm: str = "l2"
     scale: str = "layer-rms"
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("awp", "size", self.size, 0.0, 10.0)
         check_integer("awp", "steps", self.steps, 1)
         check_choice("awp", "norm", self.norm, NORMS)
         check_choice("awp", "scale", self.scale, SCALES)
+        check_patterns("method 'awp'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -67,27 +72,23 @@ class AdversarialWeightPerturbation:
 
     def backward(self, step: Step) -> dict[str, float]:
         """Add the gradient at the attacked weights; see :class:`neurosim.training.method.Method`."""
-        weights = analog_parameters(step.model)
+        weights = analog_parameters(step.model, self.parameters)
         if self.size == 0.0 or not weights:
             return Standard().backward(step)
         region = Region(self.size, cast(Norm, self.norm), cast(Scale, self.scale))
-        first = gradients_of(step.loss(step.model(step.inputs)), weights)
+        first = first_slopes(step, weights)
 
         def slope(at: Mapping[str, Tensor]) -> Mapping[str, Tensor | None]:
             nonlocal first
-            found, first = first or _slope(step, at), {}
+            found = first or slopes_at(step, keeping_signs(weights, at, self.parameters))
+            first = {}
             return {name: found.get(name) for name in at}
 
         start = {name: torch.zeros_like(p) for name, p in weights.items()}
         deltas = climb(weights, region, start, slope, steps=self.steps)
         theta = [p.detach() for p in weights.values()]
         offsets = {name: s * deltas[name] for name, s in zip(weights, region.scales(theta), strict=True)}
-        return {"loss": float(backward_beside(step, offsets))}
-
-
-def _slope(step: Step, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    place = {name: p.detach().requires_grad_() for name, p in at.items()}
-    return gradients_of(step.loss(forward_aside(step.model, place, step.inputs)), place)
+        return {"loss": float(backward_beside(step, offsets, self.parameters))}
 
 
 @final
@@ -100,6 +101,7 @@ class AdversarialModelPerturbation:
     Args:
         size: ε (0.5 for ResNets on CIFAR in the paper).
         steps: N (1 in the paper).
+        parameters: further ones that are attacked, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Zheng, Zhang, Mao, "Regularizing neural networks via adversarial model perturbation", CVPR 2021
     (arXiv 2010.04925); its inner learning rate is ε/N here, so that N steps just reach the wall.
@@ -110,10 +112,12 @@ class AdversarialModelPerturbation:
 
     size: float = 0.5
     steps: int = 1
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("amp", "size", self.size, 0.0, 1e3)
         check_integer("amp", "steps", self.steps, 1)
+        check_patterns("method 'amp'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -122,18 +126,18 @@ class AdversarialModelPerturbation:
 
     def backward(self, step: Step) -> dict[str, float]:
         """Add the gradient at the attacked weights; see :class:`neurosim.training.method.Method`."""
-        weights = analog_parameters(step.model)
+        weights = analog_parameters(step.model, self.parameters)
         if self.size == 0.0 or not weights:
             return Standard().backward(step)
-        slopes = gradients_of(step.loss(step.model(step.inputs)), weights)
+        slopes = first_slopes(step, weights)
         offsets = {name: torch.zeros_like(p) for name, p in weights.items()}
         for k in range(self.steps):
             if k:
                 at = {name: laid_out_as(p, p.detach() + offsets[name]) for name, p in weights.items()}
-                slopes = _slope(step, at)
+                slopes = slopes_at(step, keeping_signs(weights, at, self.parameters))
             norm = total_norm(slopes)
             for name, g in slopes.items():
                 offsets[name] += g * (self.size / self.steps / norm)
             shrink = (self.size / total_norm(offsets)).clamp(max=1.0)
             offsets = {name: offset * shrink for name, offset in offsets.items()}
-        return {"loss": float(backward_beside(step, offsets))}
+        return {"loss": float(backward_beside(step, offsets, self.parameters))}

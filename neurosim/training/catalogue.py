@@ -94,7 +94,7 @@ def method_from(name: str, params: Mapping[str, Any] | None = None) -> Method:
             that do not go together.
 
     >>> method_from("noise", {"eta": 0.1})
-    ForwardNoise(eta=0.1, ramp=0.0, scale='weight', spread=0.0)
+    ForwardNoise(eta=0.1, ramp=0.0, scale='weight', spread=0.0, parameters=())
     >>> method_from("ema+noise", {"eta": 0.1, "ema": {"decay": 0.9}}).average
     MovingAverage(decay=0.9)
     >>> method_from("nose")  # doctest: +ELLIPSIS
@@ -124,7 +124,8 @@ def _made(name: str, options: Mapping[str, Any]) -> Any:
     for key in options:
         if key not in known:
             raise errors.unknown(f"parameter of method {name!r}", key, known)
-    return METHODS[name](**options)
+    # a list of TOML as the tuple that a frozen method holds
+    return METHODS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
 
 
 def _shared_out(parts: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -172,22 +173,36 @@ def _joined(parts: Mapping[str, Any]) -> Combined:
 
 
 def describe(method: Method) -> dict[str, Any]:
-    """A method as a table for ``config.toml``: its name and every parameter.
+    """A method as a table for ``config.toml``: its name and every parameter, but patterns only if there are.
 
     >>> describe(ForwardNoise())
     {'name': 'noise', 'eta': 0.3, 'ramp': 0.0, 'scale': 'weight', 'spread': 0.0}
     >>> describe(method_from("noise+ema", {"eta": 0.5}))["ema"]
     {'decay': 0.999}
     """
-    if not isinstance(method, Combined):
-        return {"name": _name_of(method), **_parameters(method)}
-    bare = method.objective == Standard()
-    rest = [method.distillation, method.constraint, method.average]
-    parts = [*([] if bare else [method.objective]), *method.regularisers, *(p for p in rest if p is not None)]
+    parts = _parts(method)
     if len(parts) == 1:
         return {"name": _name_of(parts[0]), **_parameters(parts[0])}
     names = [_name_of(part) for part in parts]
     return {"name": "+".join(names), **{n: _parameters(p) for n, p in zip(names, parts, strict=True)}}
+
+
+def patterns_of(method: Method) -> tuple[str, ...]:
+    """The patterns by which a method's parts name parameters beside the trained ones.
+
+    >>> patterns_of(method_from("noise+ema", {"parameters": ["*.tau_mem_s"]}))
+    ('*.tau_mem_s',)
+    """
+    ours = [part for part in _parts(method) if type(part) in METHODS.values()]
+    return tuple(pattern for part in ours for pattern in _parameters(part).get("parameters", ()))
+
+
+def _parts(method: Method) -> list[Any]:
+    if not isinstance(method, Combined):
+        return [method]
+    bare = method.objective == Standard()
+    rest = [method.distillation, method.constraint, method.average]
+    return [*([] if bare else [method.objective]), *method.regularisers, *(p for p in rest if p is not None)]
 
 
 def _name_of(part: Any) -> str:
@@ -199,4 +214,6 @@ def _parameters(part: Any) -> dict[str, Any]:
     fields: tuple[dataclasses.Field[Any], ...] = (
         dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
     )
-    return {field.name: getattr(part, field.name) for field in fields}
+    values = {field.name: getattr(part, field.name) for field in fields}
+    # no patterns, no key: so runs that were begun before there were any can be resumed
+    return {name: v for name, v in values.items() if not (isinstance(v, tuple) and not v)}

@@ -12,6 +12,8 @@ from neurosim.training.method import (
     analog_parameters,
     check_integer,
     check_number,
+    check_patterns,
+    keeping_signs,
     laid_out_as,
     normal_like,
 )
@@ -38,6 +40,7 @@ class MultiplicativeCopies:
         sigma: relative size of the noise (0.2 for ResNet-18 on CIFAR in the paper).
         copies: parts of a batch.
         ramp: fraction of the training over which the noise grows linearly from 0 to ``sigma``.
+        parameters: further ones that are disturbed, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Trinh, Heinonen, Acerbi, Kaski, "Improving robustness to corruptions with multiplicative weight
     perturbations", NeurIPS 2024 (arXiv 2406.16540).
@@ -49,11 +52,13 @@ class MultiplicativeCopies:
     sigma: float = 0.2
     copies: int = 4
     ramp: float = 0.0
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("damp", "sigma", self.sigma, 0.0, 10.0)
         check_number("damp", "ramp", self.ramp, 0.0, 1.0)
         check_integer("damp", "copies", self.copies, 1)
+        check_patterns("method 'damp'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -65,16 +70,17 @@ class MultiplicativeCopies:
         sigma = ForwardNoise(self.sigma, self.ramp).strength(step.progress)
         if sigma == 0.0:
             return Standard().backward(step)
-        total = 0.0
+        weights, total = analog_parameters(step.model, self.parameters), 0.0
         for k, part in enumerate(step.parts(self.copies)):
-            weights = {
+            moved = {
                 name: laid_out_as(
                     p, p * normal_like(p, step.draws_for(f"{name}:damp#{k}")).mul_(sigma).add_(1)
                 )
-                for name, p in analog_parameters(step.model).items()
+                for name, p in weights.items()
             }
+            moved = keeping_signs(weights, moved, self.parameters)
             share = len(part.inputs) / len(step.inputs)
-            loss = part.loss(functional_call(step.model, weights, (part.inputs,))) * share
+            loss = part.loss(functional_call(step.model, moved, (part.inputs,))) * share
             loss.backward()
             total += loss.item()
         return {"loss": total}

@@ -12,12 +12,12 @@ from torch import nn
 
 from neurosim.errors import UsageError
 from neurosim.training.augmentation import Augmentation
-from neurosim.training.catalogue import describe, method_from
+from neurosim.training.catalogue import describe, method_from, patterns_of
 from neurosim.training.combined import as_combined
 from neurosim.training.folder import RunFolder, restore
 from neurosim.training.freezing import frozen
 from neurosim.training.interrupt import put_off
-from neurosim.training.method import Method
+from neurosim.training.method import Method, analog_parameters
 from neurosim.training.optim import optimizer_from, schedule_from
 from neurosim.training.place import Digital, Place, ThroughChips
 from neurosim.training.running import Run, tensors_of
@@ -80,7 +80,7 @@ def train(
         seed: of every draw: the method's noise, chips, and torch's generator for dropout and plain loaders.
         optimizer: ``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
         lr: learning rate.
-        lr_schedule: ``constant``, ``cosine`` or ``paper-step``, see :func:`schedule_from`.
+        lr_schedule: ``constant``, ``cosine``, ``paper-step`` or ``step-0.75``, see :func:`schedule_from`.
         weight_decay: as the optimiser understands it.
         clip_norm: largest l2 norm of the whole gradient; None for no limit.
         freeze: patterns of parameter names, such as ``trunk.*``: these parameters are not trained, and
@@ -144,6 +144,7 @@ def train(
         )
     with frozen(model, settings.freeze):
         _check_model(model)
+        analog_parameters(model, patterns_of(chosen))  # patterns are wrong before a folder is made
         layout = _move(model, where)
         if teacher is not None:
             _move(teacher.eval(), where)

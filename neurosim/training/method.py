@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from neurosim.errors import UsageError
 from neurosim.landscape.parameters import (
     DrawsFor,
     analog_parameters,
+    check_patterns,
     digital_parameters,
     divergence,
     forward_aside,
+    keeping_signs,
     laid_out_as,
     normal_like,
     one_a_row,
@@ -46,9 +49,11 @@ __all__ = [
     "analog_parameters",
     "check_integer",
     "check_number",
+    "check_patterns",
     "digital_parameters",
     "divergence",
     "forward_aside",
+    "keeping_signs",
     "laid_out_as",
     "normal_like",
     "one_a_row",
@@ -169,17 +174,22 @@ class Average(Protocol):
 
 
 def perturbed(
-    step: Step, eta: float, scale: str = "weight", effect: str = "forward-noise"
+    step: Step,
+    eta: float,
+    scale: str = "weight",
+    effect: str = "forward-noise",
+    also: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """Θ + stop_grad(s·η·R), R ~ N(0, 1): the analog parameters with noise, whose gradient is that of Θ.
+    """Θ + stop_grad(s·η·R), R ~ N(0, 1): the disturbed parameters with noise, whose gradient is that of Θ.
 
-    ``scale`` is one of :data:`neurosim.landscape.ascent.SCALES`, or ``filter``: see :func:`sizes`.
+    ``scale`` is one of :data:`neurosim.landscape.ascent.SCALES`, or ``filter``: see :func:`sizes`.  ``also``
+    names parameters beside the trained ones: see :func:`neurosim.landscape.parameters.analog_parameters`.
     """
-    moved = {}
-    for name, p in analog_parameters(step.model).items():
+    weights, moved = analog_parameters(step.model, also), {}
+    for name, p in weights.items():
         noise = normal_like(p, step.draws_for(f"{name}:{effect}"))
         moved[name] = laid_out_as(p, p + noise.mul_(sizes(p.detach(), scale)).mul_(eta))
-    return moved
+    return keeping_signs(weights, moved, also)
 
 
 def sizes(weight: Tensor, scale: str) -> Tensor:
@@ -208,11 +218,23 @@ def gradients_of(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Te
     return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
 
-def backward_beside(step: Step, offsets: Mapping[str, Tensor]) -> Tensor:
+def first_slopes(step: Step, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """∂L/∂Θ at the present weights, of those that are not trained too; this forward writes statistics."""
+    leaves = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in weights.items()}
+    return gradients_of(step.loss(functional_call(step.model, leaves, (step.inputs,))), leaves)
+
+
+def slopes_at(step: Step, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """∂L/∂Θ at other weights; running statistics stay."""
+    place = {name: p.detach().requires_grad_() for name, p in at.items()}
+    return gradients_of(step.loss(forward_aside(step.model, place, step.inputs)), place)
+
+
+def backward_beside(step: Step, offsets: Mapping[str, Tensor], also: Sequence[str] = ()) -> Tensor:
     """Add ∂L/∂Θ at Θ + offset, offsets constant, to the gradients; running statistics stay.  Gives L."""
-    weights = analog_parameters(step.model)
+    weights = analog_parameters(step.model, also)
     moved = {name: laid_out_as(p, p + offsets[name]) for name, p in weights.items() if name in offsets}
-    loss = step.loss(forward_aside(step.model, moved, step.inputs))
+    loss = step.loss(forward_aside(step.model, keeping_signs(weights, moved, also), step.inputs))
     loss.backward()
     return loss.detach()
 

@@ -7,7 +7,14 @@ from typing import final
 
 from torch.func import functional_call
 
-from neurosim.training.method import NOISE_SCALES, Step, check_choice, check_number, perturbed
+from neurosim.training.method import (
+    NOISE_SCALES,
+    Step,
+    check_choice,
+    check_number,
+    check_patterns,
+    perturbed,
+)
 from neurosim.training.standard import Standard
 
 
@@ -23,9 +30,9 @@ class ForwardNoise:
         s = max|Θ|         scale "layer-max": relative to the range of a layer, as conductances are
         s = √mean(Θ²)      scale "layer-rms"; scale "filter": over the weights of each output
 
-    The noise acts on every weight and bias but the affine parameters of normalisation layers, which
-    stay digital on a chip.  Normalisation layers keep the statistics of the noisy network, the only
-    one that runs.
+    The noise acts on every trained weight and bias but the affine parameters of normalisation layers, which
+    stay digital on a chip; and on what ``parameters`` names beside them.  Normalisation layers keep the
+    statistics of the noisy network, the only one that runs.
 
     Args:
         eta: size of the noise (0.3 in the paper for its CNN).
@@ -33,6 +40,9 @@ class ForwardNoise:
         scale: what ``eta`` is relative to.
         spread: how much the size itself varies from step to step: |η·(1 + spread·N(0, 1))|, for chips whose
             noise is not known well ("variance-aware").
+        parameters: patterns of names of further parameters, trained or not, such as
+            ``"hidden.neurons.tau_*"``.  Those with one axis or none keep their sign: 1 % of them is left, at
+            least (:func:`neurosim.landscape.parameters.keeping_signs`).
 
     Sources: "FN" in Büchel, Faber, Muir, ICLR 2022 (arXiv 2106.05009); the idea is Murray & Edwards,
     IEEE Trans. Neural Networks 5(5), 1994 (doi:10.1109/72.317730); relative to a layer's largest weight,
@@ -46,12 +56,14 @@ class ForwardNoise:
     ramp: float = 0.0
     scale: str = "weight"
     spread: float = 0.0
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("noise", "eta", self.eta, 0.0, 10.0)
         check_number("noise", "ramp", self.ramp, 0.0, 1.0)
         check_choice("noise", "scale", self.scale, NOISE_SCALES)
         check_number("noise", "spread", self.spread, 0.0, 10.0)
+        check_patterns("method 'noise'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -69,7 +81,7 @@ class ForwardNoise:
             eta *= abs(1.0 + self.spread * float(step.draws_for("noise-size").normal((1,))))
         if eta == 0.0:
             return Standard().backward(step)
-        parameters = perturbed(step, eta, self.scale)
+        parameters = perturbed(step, eta, self.scale, also=self.parameters)
         loss = step.loss(functional_call(step.model, parameters, (step.inputs,)))
         loss.backward()
         return {"loss": loss.item()}

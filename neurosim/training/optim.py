@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from neurosim.errors import unknown
+from neurosim.errors import UsageError, unknown
 
 
 def _adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
@@ -39,16 +40,17 @@ def _cosine(progress: float, epoch_progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _paper_step(progress: float, epoch_progress: float) -> float:
-    # the paper's CNN: 35 epochs at lr, 5 at lr/10
-    return 0.1 if epoch_progress >= 0.875 else 1.0
+def _step(drop: float, progress: float, epoch_progress: float) -> float:
+    return 0.1 if epoch_progress >= drop else 1.0
 
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": _constant,
     "cosine": _cosine,
-    "paper-step": _paper_step,
+    "paper-step": partial(_step, 0.875),
 }
+_STEP = "step-"
+"""What begins the name of a schedule that says itself when the rate drops: ``step-0.75``."""
 
 
 def optimizer_from(
@@ -63,12 +65,32 @@ def optimizer_from(
 def schedule_from(name: str) -> Callable[[float, float], float]:
     """Factor on the learning rate as a function of (progress, progress at the epoch's start), in [0, 1].
 
-    ``constant``: 1.  ``cosine``: ½(1 + cos π·progress).  ``paper-step``: 1, then 0.1 in the last eighth
-    of the epochs (35 + 5 of 40).
+    ``constant``: 1.  ``cosine``: ½(1 + cos π·progress).  ``step-0.75``: 1, then 0.1 after that fraction of
+    the epochs.  ``paper-step``: the same after seven eighths of them (35 + 5 of 40, the paper's CNN).
+
+    Raises:
+        UsageError: no such schedule, or a step outside the training.
 
     >>> [schedule_from("paper-step")(0.0, epoch / 40) for epoch in (0, 34, 35, 39)]
     [1.0, 1.0, 0.1, 0.1]
+    >>> [schedule_from("step-0.75")(0.0, epoch / 200) for epoch in (149, 150)]
+    [1.0, 0.1]
     """
-    if name not in SCHEDULES:
-        raise unknown("lr_schedule", name, SCHEDULES)
-    return SCHEDULES[name]
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    if name.startswith(_STEP):
+        return partial(_step, _drop(name))
+    raise unknown("lr_schedule", name, [*SCHEDULES, f"{_STEP}0.75"])
+
+
+def _drop(name: str) -> float:
+    try:
+        drop = float(name.removeprefix(_STEP))
+    except ValueError:
+        drop = math.nan
+    if not 0 < drop < 1:
+        raise UsageError(
+            f"lr_schedule {name!r}: expected the fraction of the epochs after which the rate drops to a"
+            " tenth, such as step-0.75"
+        )
+    return drop

@@ -14,6 +14,7 @@ from neurosim.training.method import (
     check_choice,
     check_integer,
     check_number,
+    check_patterns,
     forward_aside,
     perturbed,
 )
@@ -32,6 +33,7 @@ class RandomWeightPerturbation:
         mix: λ (0.5 in the paper).
         scale: s, as of :class:`neurosim.training.ForwardNoise`; ``filter`` in the paper (there the l2 norm
             of a filter's weights, here their root mean square, so that σ is a relative spread).
+        parameters: further ones that are disturbed, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Li et al., "Revisiting random weight perturbation for efficiently improving generalization", TMLR
     2024 (arXiv 2404.00357); its halves are different batches, and its adaptive variance is left out.
@@ -43,11 +45,13 @@ class RandomWeightPerturbation:
     sigma: float = 0.1
     mix: float = 0.5
     scale: str = "filter"
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("rwp", "sigma", self.sigma, 0.0, 10.0)
         check_number("rwp", "mix", self.mix, 0.0, 1.0)
         check_choice("rwp", "scale", self.scale, NOISE_SCALES)
+        check_patterns("method 'rwp'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -59,7 +63,7 @@ class RandomWeightPerturbation:
         if self.passes == 1.0:
             return Standard().backward(step)
         clean = step.loss(step.model(step.inputs))
-        weights = perturbed(step, self.sigma, self.scale, "random-perturbation")
+        weights = perturbed(step, self.sigma, self.scale, "random-perturbation", self.parameters)
         noisy = step.loss(forward_aside(step.model, weights, step.inputs))
         loss = (1.0 - self.mix) * clean + self.mix * noisy
         loss.backward()
@@ -78,6 +82,7 @@ class LowPassFilter:
         growth: a, how much wider it is at the end (15 in the paper).
         draws: M (8 in the paper).
         scale: s; ``filter`` in the paper (norms of filters).
+        parameters: further ones that are disturbed, as of :class:`neurosim.training.ForwardNoise`.
 
     Running statistics are those of the noisy parts.
 
@@ -92,12 +97,14 @@ class LowPassFilter:
     growth: float = 15.0
     draws: int = 8
     scale: str = "filter"
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("lpf", "gamma", self.gamma, 0.0, 10.0)
         check_number("lpf", "growth", self.growth, 0.0, 1e3)
         check_integer("lpf", "draws", self.draws, 1)
         check_choice("lpf", "scale", self.scale, NOISE_SCALES)
+        check_patterns("method 'lpf'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -115,7 +122,7 @@ class LowPassFilter:
             return Standard().backward(step)
         total = 0.0
         for k, part in enumerate(step.parts(self.draws)):
-            weights = perturbed(part, width, self.scale, f"low-pass#{k}")
+            weights = perturbed(part, width, self.scale, f"low-pass#{k}", self.parameters)
             logits = functional_call(part.model, weights, (part.inputs,))
             loss = part.loss(logits) * (len(part.inputs) / len(step.inputs))
             loss.backward()

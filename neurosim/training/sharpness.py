@@ -8,7 +8,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from neurosim.training.method import Step, analog_parameters, backward_beside, check_number, gradients_of
+from neurosim.training.method import (
+    Step,
+    analog_parameters,
+    backward_beside,
+    check_number,
+    check_patterns,
+    first_slopes,
+)
 from neurosim.training.standard import Standard
 
 
@@ -22,6 +29,7 @@ class SharpnessAware:
 
     Args:
         rho: length of the step uphill (0.05 in the paper).
+        parameters: further ones that are moved, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving
     generalization", ICLR 2021 (arXiv 2010.01412).
@@ -31,9 +39,11 @@ class SharpnessAware:
     """
 
     rho: float = 0.05
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("sam", "rho", self.rho, 0.0, 1e3)
+        check_patterns("method 'sam'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -42,7 +52,7 @@ class SharpnessAware:
 
     def backward(self, step: Step) -> dict[str, float]:
         """Add the gradient at the worst weights; see :class:`neurosim.training.method.Method`."""
-        return _sharp(step, self.rho, None)
+        return _sharp(step, self.rho, None, self.parameters)
 
 
 @final
@@ -55,6 +65,7 @@ class AdaptiveSharpnessAware:
     Args:
         rho: length of the step uphill in weights scaled by T (0.5 for CIFAR-10, 2 for CIFAR-100).
         nu: what keeps small weights in play (0.01 in the paper).
+        parameters: further ones that are moved, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Kwon, Kim, Park, Choi, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning
     of deep neural networks", ICML 2021 (arXiv 2102.11600).
@@ -65,10 +76,12 @@ class AdaptiveSharpnessAware:
 
     rho: float = 2.0
     nu: float = 0.01
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("asam", "rho", self.rho, 0.0, 1e3)
         check_number("asam", "nu", self.nu, 0.0, 10.0)
+        check_patterns("method 'asam'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -77,14 +90,14 @@ class AdaptiveSharpnessAware:
 
     def backward(self, step: Step) -> dict[str, float]:
         """Add the gradient at the worst weights; see :class:`neurosim.training.method.Method`."""
-        return _sharp(step, self.rho, self.nu)
+        return _sharp(step, self.rho, self.nu, self.parameters)
 
 
-def _sharp(step: Step, rho: float, nu: float | None) -> dict[str, float]:
-    weights = analog_parameters(step.model)
+def _sharp(step: Step, rho: float, nu: float | None, also: tuple[str, ...]) -> dict[str, float]:
+    weights = analog_parameters(step.model, also)
     if rho == 0.0 or not weights:
         return Standard().backward(step)
-    slopes = gradients_of(step.loss(step.model(step.inputs)), weights)
+    slopes = first_slopes(step, weights)
     scaled = slopes
     if nu is not None:
         scales = {name: weights[name].detach().abs().add_(nu) for name in slopes}
@@ -92,7 +105,7 @@ def _sharp(step: Step, rho: float, nu: float | None) -> dict[str, float]:
     norm = total_norm(scaled)
     if nu is not None:
         slopes = {name: g * scales[name] for name, g in scaled.items()}
-    loss = backward_beside(step, {name: g * (rho / norm) for name, g in slopes.items()})
+    loss = backward_beside(step, {name: g * (rho / norm) for name, g in slopes.items()}, also)
     return {"loss": float(loss)}
 
 

@@ -11,6 +11,8 @@ from neurosim.training.method import (
     Step,
     analog_parameters,
     check_number,
+    check_patterns,
+    keeping_signs,
     laid_out_as,
     normal_like,
 )
@@ -31,6 +33,7 @@ class RightCensoredNoise:
         eta: relative size of the noise.
         threshold: c, in standard deviations (found by search in the paper; infinite is forward noise).
         ramp: fraction of the training over which the noise grows linearly from 0 to ``eta``.
+        parameters: further ones that are disturbed, as of :class:`neurosim.training.ForwardNoise`.
 
     Source: Yan, Qin, Wen, Hu, Shi, "Improving realistic worst-case performance of NVCiM DNN accelerators
     through training with right-censored Gaussian noise", ICCAD 2023 (arXiv 2307.15853), without its search
@@ -43,11 +46,13 @@ class RightCensoredNoise:
     eta: float = 0.3
     threshold: float = 1.0
     ramp: float = 0.0
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("trice", "eta", self.eta, 0.0, 10.0)
         check_number("trice", "threshold", self.threshold, -10.0, 1e9)
         check_number("trice", "ramp", self.ramp, 0.0, 1.0)
+        check_patterns("method 'trice'", self.parameters)
 
     @property
     def passes(self) -> float:
@@ -59,10 +64,11 @@ class RightCensoredNoise:
         eta = ForwardNoise(self.eta, self.ramp).strength(step.progress)
         if eta == 0.0:
             return Standard().backward(step)
-        weights = {}
-        for name, p in analog_parameters(step.model).items():
+        weights, moved = analog_parameters(step.model, self.parameters), {}
+        for name, p in weights.items():
             noise = normal_like(p, step.draws_for(f"{name}:right-censored")).clamp_(max=self.threshold)
-            weights[name] = laid_out_as(p, p + noise.mul_(p.detach()).mul_(eta))
-        loss = step.loss(functional_call(step.model, weights, (step.inputs,)))
+            moved[name] = laid_out_as(p, p + noise.mul_(p.detach()).mul_(eta))
+        moved = keeping_signs(weights, moved, self.parameters)
+        loss = step.loss(functional_call(step.model, moved, (step.inputs,)))
         loss.backward()
         return {"loss": loss.item()}

@@ -149,6 +149,7 @@ def test_inputs_in_words(neurosim, runs):
             ["--on", "inputs", "--paper"],
             "error: --paper is for attacks on weights: expected --on weights with it",
         ),
+        (["--on", "inputs", "--parameters", "*"], "error: --parameters is for attacks on weights"),
         (["--on", "inputs", "--draws", "0"], "error: --draws is for attacks on weights"),
         (["--on", "inputs", "--attack", "pdg"], "error: unknown attack on inputs 'pdg': did you mean 'pgd'?"),
         (["--on", "inputs", "--hardware", "pcm"], "error: unknown hardware"),
@@ -176,7 +177,7 @@ def test_runs_that_cannot_be_attacked_are_refused(neurosim, runs, tmp_path):
 
 
 def test_the_network_of_a_user_with_frozen_weights(neurosim, runs, tmp_path, monkeypatch):
-    """What the user froze is attacked too, for a chip does not know; nothing is imported unasked."""
+    """What the network does not train is attacked where it is named; nothing is imported unasked."""
     (tmp_path / "own_attacked.py").write_text(
         "from torch import nn\n"
         "def net(num_classes, **kw):\n"
@@ -190,10 +191,22 @@ def test_the_network_of_a_user_with_frozen_weights(neurosim, runs, tmp_path, mon
     assert made.code == 0, made.err
     unasked = neurosim("attack", tmp_path / "own", *WEIGHTS)
     assert unasked.code == 2 and "add --model own_attacked:net" in unasked.error
-    answer = neurosim("attack", tmp_path / "own", "--model", "own_attacked:net", *WEIGHTS, "--json")
-    assert answer.code == 0, answer.err
-    row = answer.json["networks"]["own"]["summary"][1]
-    assert row["attacked"] < min(row["gaussian_min"], row["corner_min"]) - 0.1
+    own = ["attack", tmp_path / "own", "--model", "own_attacked:net", *WEIGHTS]
+    found = {}
+    for pattern in ("1.*", "2.*"):
+        answer = neurosim(*own, "--parameters", pattern, "--json")
+        assert answer.code == 0, answer.err
+        assert answer.json["attack"]["parameters"] == [pattern]
+        found[pattern] = answer.json["networks"]["own"]["summary"][1]
+    assert found["1.*"]["attacked"] < min(found["1.*"]["gaussian_min"], found["1.*"]["corner_min"]) - 0.1
+    assert neurosim(*own, "--json").json["networks"]["own"]["summary"][1] == found["2.*"], "trained anyway"
+    assert found["1.*"]["attacked"] < found["2.*"]["attacked"]
+    wrong = neurosim(*own, "--parameters", "1.weigth")
+    assert wrong.code == 2
+    assert wrong.error == (
+        "error: parameters: '1.weigth' matches no parameter of the network: did you mean '1.weight' or"
+        " '2.weight'?"
+    )
     sys.modules.pop("own_attacked", None)
 
 

@@ -80,6 +80,18 @@ def test_it_repeats_bit_for_bit_and_one_line_has_no_spread(
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
 
 
+def test_other_parameters_where_named(neurosim: Call, runs: dict[str, Path]):
+    quick = ["flatness", runs["a"], *QUICK, "--json"]
+    same = [neurosim(*quick, *more).json["networks"] for more in ([], ["--parameters", "layers.*.weight"])]
+    assert same[0] == same[1], "trained anyway"
+    wrong = neurosim("flatness", runs["a"], *QUICK, "--parameters", "layer.1.weight")
+    assert wrong.code == 2
+    assert wrong.error.startswith(
+        "error: parameters: 'layer.1.weight' matches no parameter of the network: did you mean"
+        " 'layers.1.weight'"
+    )
+
+
 def test_several_runs_go_beside_the_first(neurosim: Call, runs: dict[str, Path]):
     answer = neurosim("flatness", runs["a"], runs["b"], "--limit", 10, "--repeats", 1, "--draws", 2)
     assert answer.code == 0, answer.err

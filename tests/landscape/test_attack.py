@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import random
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neurosim import data
+from neurosim import data, models
 from neurosim.errors import RunError, UsageError
 from neurosim.landscape.ascent import NORMS, SCALES
-from neurosim.landscape.attack import PAPER, WeightAttack, attack_weights, attacked_parameters
+from neurosim.landscape.attack import PAPER, WeightAttack, attack_weights
+from neurosim.landscape.parameters import analog_parameters
 from neurosim.random import stream
 from neurosim.training import AdversarialWeights
 
@@ -84,7 +86,7 @@ def test_random_draws_are_the_paper_s_mismatch(trained, digits):
         for draw in range(2):
             net = copy.deepcopy(trained).eval()
             with torch.no_grad():
-                for name, p in attacked_parameters(net).items():
+                for name, p in analog_parameters(net).items():
                     r = stream(5, draw, name, f"attack-{kind}").normal(tuple(p.shape))
                     p.add_(0.4 * p.abs() * (r if kind == "gaussian" else torch.where(r < 0, -1.0, 1.0)))
                 right = torch.cat([net(x).argmax(1) == y for x, y in digits])
@@ -107,7 +109,7 @@ def test_size_zero_changes_nothing(trained, digits):
 def test_attacked_weights_are_in_the_region(trained, digits, norm, scale, keep):
     attack = WeightAttack(steps=3, restarts=2, norm=norm, scale=scale, keep=keep, initial_std=5.0)
     for found in attack_weights(trained, digits[:1], [1e-3, 0.3], attack, draws=0):
-        theta = {n: p.detach() for n, p in attacked_parameters(trained).items()}
+        theta = {n: p.detach() for n, p in analog_parameters(trained).items()}
         sizes = attack.region(found.size).scales(list(theta.values()))
         for (name, w), s in zip(theta.items(), sizes, strict=True):
             d = torch.nan_to_num((found.weights[name] - w).double() / s.expand_as(w).double())
@@ -190,12 +192,12 @@ def test_the_paper_s_attack_is_that_of_its_training(trained, digits):
     assert torch.equal(found.restarts, again.restarts)
     begin = {
         name: 1e-3 * stream(0, 0, f"{name}:0", "attack-start").normal(tuple(p.shape)).double()
-        for name, p in attacked_parameters(net).items()
+        for name, p in analog_parameters(net).items()
     }
     delta = AdversarialWeights(zeta=0.1, steps=10).attack(
         net, x, net(x).detach(), lambda name: stream(0, 0, name, "unused"), begin
     )
-    for name, p in attacked_parameters(net).items():
+    for name, p in analog_parameters(net).items():
         assert torch.allclose(again.weights[name], p + p.abs() * delta[name])
 
 
@@ -222,13 +224,81 @@ def test_the_network_and_every_generator_stay_as_they_are(trained, digits):
     assert random.getstate() == states[2]
 
 
-def test_normalisation_is_not_attacked_and_frozen_weights_are(trained, digits):
+def test_what_is_trained_is_attacked_and_what_is_named(trained, digits):
     net = copy.deepcopy(trained)
     net[1].weight.requires_grad_(False)
-    assert list(attacked_parameters(net)) == ["1.weight", "1.bias", "5.weight", "5.bias"]
-    (found,) = attack_weights(net, digits[:1], [0.1], WeightAttack(steps=1, restarts=1), draws=0)
-    assert not torch.equal(found.weights["1.weight"], net[1].weight)
-    assert "2.weight" not in found.weights
+    expected = {
+        (): ["1.bias", "5.weight", "5.bias"],
+        ("1.*",): ["1.weight", "1.bias", "5.weight", "5.bias"],
+        ("2.weight",): ["1.bias", "2.weight", "5.weight", "5.bias"],
+        ("*",): [name for name, _ in net.named_parameters()],
+    }
+    for patterns, names in expected.items():
+        attack = WeightAttack(steps=1, restarts=1, parameters=patterns)
+        (found,) = attack_weights(net, digits[:1], [0.1], attack, draws=0)
+        assert list(found.weights) == names
+        own = dict(net.named_parameters())
+        assert all(not torch.equal(found.weights[name], own[name]) for name in names)
+
+
+@pytest.fixture(scope="module")
+def spiking() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """The paper's network on signals that it answers with a few classes."""
+    net = models.create("lsnn-ecg", num_classes=4, in_chans=2, image_size=100, seed=1).eval()
+    with torch.no_grad():
+        net.readout.weight.mul_(20)
+    x = normals("beats", 24, 100, 2)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    return net, [(x, y)]
+
+
+TAUS = ["hidden.neurons.tau_mem_s", "hidden.neurons.tau_ada_s"]
+
+
+@pytest.mark.parametrize("patterns", [(), ("hidden.neurons.tau_*",)])
+@pytest.mark.parametrize("attack", [WeightAttack(steps=2, restarts=2), PAPER])
+def test_time_constants_of_a_spiking_network_only_where_named(spiking, attack, patterns):
+    net, batches = spiking
+    asked = dataclasses.replace(attack, steps=2, per="data", parameters=patterns)
+    (found,) = attack_weights(net, batches, [0.3], asked, draws=1)
+    weights = ["hidden.input.weight", "hidden.recurrent.weight", "readout.weight", "readout.bias"]
+    assert {*found.weights} == {*weights, *(TAUS if patterns else [])}
+    for name in TAUS if patterns else []:
+        tau = net.get_parameter(name)
+        ratio = found.weights[name] / tau
+        assert 0.7 - 1e-6 <= ratio.min() < 0.9 and 1.1 < ratio.max() <= 1.3 + 1e-6
+    assert bool((net.hidden.neurons.tau_mem_s == 0.02).all())
+
+
+def test_an_attack_on_time_constants_alone_is_worse_than_draws_of_them(spiking):
+    net, batches = copy.deepcopy(spiking[0]), spiking[1]
+    net.requires_grad_(False)
+    attack = WeightAttack(steps=5, restarts=1, parameters=("*.tau_mem_s", "*.v_threshold"))
+    (found,) = attack_weights(net, batches, [0.3], attack, draws=3)
+    assert list(found.weights) == ["hidden.neurons.v_threshold", "hidden.neurons.tau_mem_s"]
+    assert accuracy(found.clean) == 1.0
+    assert accuracy(found.attacked) < float(found.gaussian.mean(1).min()) - 0.2
+
+
+def test_time_constants_stay_above_0(spiking):
+    net, batches = spiking
+    attack = WeightAttack(steps=1, restarts=2, parameters=("*.tau_mem_s",), scale="one")
+    (found,) = attack_weights(net, batches, [2.0], attack, draws=1)
+    assert found.weights["hidden.neurons.tau_mem_s"].min() == pytest.approx(0.01 * 0.02)
+    assert bool(torch.isfinite(found.gaussian).all())
+
+
+def test_an_unknown_pattern_names_near_ones(spiking):
+    net, batches = spiking
+    with pytest.raises(UsageError) as refused:
+        attack_weights(net, batches, [0.1], WeightAttack(parameters=("hidden.neuron.tau_mem_s",)), draws=0)
+    assert str(refused.value) == (
+        "parameters: 'hidden.neuron.tau_mem_s' matches no parameter of the network: did you mean"
+        " 'hidden.neurons.tau_mem_s' or 'hidden.neurons.tau_ada_s' or 'hidden.neurons.beta_ada'?"
+    )
+    with pytest.raises(UsageError, match=r"such as 'hidden\.input\.weight'"):
+        attack_weights(net, batches, [0.1], WeightAttack(parameters=("??",)), draws=0)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not(trained, digits):
@@ -315,6 +385,7 @@ def test_two_parameters_with_one_and_the_same_slope(digits):
         ({"restarts": True}, "expected restarts of an attack on weights, 1 or more; got True"),
         ({"step": 0.0}, "expected 0 < step of an attack on weights <= 10; got 0.0"),
         ({"initial_std": -1.0}, "expected 0 <= initial_std of an attack on weights <= 10; got -1.0"),
+        ({"parameters": "tau"}, "attack on weights: expected parameters, a list of names or patterns"),
         ({"loss": "kl", "initial_std": 0}, "expected 0 < initial_std of an attack on weights <= 10; got 0"),
     ],
 )
@@ -353,8 +424,6 @@ def test_what_cannot_be_attacked_is_refused(trained):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("NEUROSIM_DATA"), reason="NEUROSIM_DATA is not set: no Fashion-MNIST")
 def test_on_fashion_mnist_the_paper_s_attack_beats_random_draws():
-    from neurosim import models
-
     splits = data.load("fashion-mnist")
     net = models.create(
         "cnn", num_classes=10, in_chans=1, image_size=(28, 28), input_mean=(0.286,), input_std=(0.353,)

@@ -205,3 +205,20 @@ def test_wrong_data_and_networks_are_refused():
     nn.init.constant_(net.weight, math.inf)
     with pytest.raises(RunError, match="the loss of Linear is nan"):
         score_at(net, some_data(10))
+
+
+def test_what_is_not_trained_moves_only_where_named_and_keeps_its_sign():
+    net, data = Normed(), some_data(30)
+    net.tau = nn.Parameter(torch.tensor([0.02, 0.5]), requires_grad=False)
+    net.first.weight.requires_grad_(False)
+    for patterns, expected in ((), set()), (("tau", "first.w*"), {"tau", "first.weight"}):
+        net.seen.clear()
+        loss_along_lines(net, data, Protocol(spread=2.0, repeats=1, points=9), parameters=patterns)
+        fixed = {"tau": net.tau, "first.weight": net.first.weight}
+        moved = {name for seen in net.seen for name, p in fixed.items() if not torch.equal(seen[name], p)}
+        assert moved == expected
+        assert all(bool((seen["tau"] >= 0.01 * net.tau).all()) for seen in net.seen)
+    flipped = [bool((seen["first.weight"].sign() != net.first.weight.sign()).any()) for seen in net.seen]
+    assert any(flipped), "weights may"
+    with pytest.raises(UsageError, match=r"parameters: 'taus' matches no parameter .* did you mean 'tau'"):
+        loss_along_lines(net, data, parameters=["taus"])

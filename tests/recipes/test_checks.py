@@ -71,6 +71,7 @@ def test_a_good_one(write):
         ("epochs = 2", "epochs = 0", "expected at least 1; got train.epochs=0"),
         ("epochs = 2", 'optimizer = "adm"', "did you mean 'adam'?"),
         ("epochs = 2", 'lr_schedule = "cosin"', "did you mean 'cosine'?"),
+        ("epochs = 2", 'lr_schedule = "step-2"', "expected the fraction of the epochs"),
         ("epochs = 2", "augment = { flop = true }", "did you mean 'flip'?"),
         ("epochs = 2", 'autocast = "float16"', "'bfloat16'"),
         ('reference = "b"', 'reference = "c"', "unknown reference 'c'"),

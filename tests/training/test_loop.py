@@ -117,6 +117,8 @@ def test_methods_see_progress_and_streams_of_their_step() -> None:
 def test_schedules() -> None:
     rows = train(network(), (DATA, None), epochs=8, lr=0.01, lr_schedule="paper-step").history
     assert [row["lr"] for row in rows] == pytest.approx([0.01] * 7 + [0.001])
+    rows = train(network(), (DATA, None), epochs=5, lr=0.01, lr_schedule="step-0.8").history
+    assert [row["lr"] for row in rows] == pytest.approx([0.01] * 4 + [0.001])
     cosine = [schedule_from("cosine")(k / 4, 0.0) for k in range(5)]
     assert cosine == pytest.approx([1, 0.853553, 0.5, 0.146447, 0], abs=1e-6)
 
@@ -203,6 +205,8 @@ def test_a_loader_that_turns_out_empty(which: Any) -> None:
         ({"checkpoint_every_s": -1}, r"got checkpoint_every_s=-1"),
         ({"seed": 1.0}, r"expected seed, an integer; got seed=1.0"),
         ({"optimizer": "adan"}, r"unknown optimizer 'adan': did you mean 'adam'"),
+        ({"lr_schedule": "step-1.5"}, r"lr_schedule 'step-1\.5': expected the fraction of the epochs"),
+        ({"lr_schedule": "step-x"}, r"lr_schedule 'step-x': expected the fraction of the epochs"),
         ({"lr_schedule": "cosin"}, r"unknown lr_schedule 'cosin': did you mean 'cosine'"),
         ({"method": "standart"}, r"unknown method 'standart': did you mean 'standard'"),
         ({"device": "gpu"}, r"expected device 'auto', 'cpu', 'cuda' or 'cuda:N'; got 'gpu'"),

@@ -440,6 +440,7 @@ class TestAdversarial:
             "start": "point",
             "every": 1,
             "reuse": False,
+            "parameters": (),
         }
         assert PAPER.passes == 13
 
