@@ -15,6 +15,7 @@ from neurosim.analog.layers import OnCrossbars
 from neurosim.analog.lot import Chips
 from neurosim.analog.sampled import SampledModule
 from neurosim.devices.spread import Spread
+from neurosim.feedback import off_diagonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,8 @@ def _held(crossbar: Crossbar, weight: Tensor, bias: Tensor | None, active: Activ
     for cells, wanted in crossbar.all_cells(weight, bias):
         if cells is not crossbar.references:
             values = cells.value(cells.hold(wanted.detach(), active, keep=False))
+            if cells is crossbar.cells and not crossbar.diagonal:
+                values = off_diagonal(values)
             yield Varied(cells.name, wanted.detach(), values, stated, None)
     if bias is not None and crossbar.bias_spread is not None and crossbar.hardware.array.bias == "digital":
         sampled = crossbar._bias(bias, active, keep=False)

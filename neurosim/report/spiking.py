@@ -130,6 +130,7 @@ def chips_figure(
         RunError: matplotlib is missing, or the file cannot be written.
     """
     before, after = look.layer(layer), on_chips.looks[0].layer(layer)
+    different = [one for one in on_chips.parameters if np.any(deviations(one))]
     target_path, kind = _picture(path)
 
     def draw(figure: Any) -> None:
@@ -144,7 +145,7 @@ def chips_figure(
         _draw_raster(on, [(old * new, INK), ((1 - old) * new, COLOURS[0])], after, heading)
         on.set_ylabel("")
         _draw_predictions(labels, on_chips, target, classes)
-        parameters = on_chips.parameters[:MOST_PARAMETERS]
+        parameters = different[:MOST_PARAMETERS]
         if parameters:
             rows = -(-len(parameters) // 4)
             grid = figure.add_gridspec(
@@ -153,7 +154,7 @@ def chips_figure(
             for place, parameter in enumerate(parameters):
                 _draw_deviations(figure.add_subplot(grid[place // 4, place % 4]), parameter)
 
-    count = len(on_chips.parameters)
+    count = len(different)
     more = f" (first {MOST_PARAMETERS} of {count} parameters)" if count > MOST_PARAMETERS else ""
     reading = (
         "Orange: spikes that only the chip has  ·  below: how far parameters are off (weights: of the "
@@ -313,7 +314,7 @@ def _draw_deviations(axes: Any, parameter: Varied) -> None:
     off = deviations(parameter)
     # the tails of heavy distributions would leave nothing to see of the rest
     low, high = (float(end) for end in np.percentile(off, [0.2, 99.8]))
-    axes.hist(np.clip(off, low, high), bins=40, color=COLOURS[1])
+    axes.hist(np.clip(off, low, high), bins=40, color=COLOURS[1], histtype="stepfilled")
     axes.axvline(0.0, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(5))
