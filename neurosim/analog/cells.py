@@ -313,6 +313,10 @@ class Cells:
     def _fractions(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         return to_fractions(weight, self.scaling, self.hardware.array.clip_percentile)
 
+    def scale(self, weight: Tensor) -> Tensor:
+        """From fractions of full scale to units of the parameter, () or (outputs, 1)."""
+        return self._fractions(weight)[1]
+
     def targets(self, weight: Tensor) -> list[list[Tensor]]:
         """Conductances that the legs of all planes should have, (outputs, rest) each: without errors."""
         x, device = self._fractions(weight)[0], self.hardware.device

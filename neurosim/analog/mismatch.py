@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neurosim.analog.bench import Active
+from neurosim.analog.cells import Cells
 from neurosim.analog.crossbar import Crossbar
 from neurosim.analog.deployed import Deployed
 from neurosim.analog.layers import OnCrossbars
@@ -28,6 +29,8 @@ class Varied:
         values: what the chips have, (chips, \\*shape).
         stated: how it differs from chip to chip, and where that comes from, as ``explain`` says it.
         spread: the same in numbers; None of what devices hold.
+        moments: of those the mean and standard deviation of each number over chips, as the device's law has
+            them right after programming; None where it has none, and where more than the device acts.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Varied:
     values: Tensor
     stated: str
     spread: Spread | None
+    moments: tuple[Tensor, Tensor] | None = None
 
     @property
     def held(self) -> bool:
@@ -93,8 +97,23 @@ def _held(crossbar: Crossbar, weight: Tensor, bias: Tensor | None, active: Activ
             values = cells.value(cells.hold(wanted.detach(), active, keep=False))
             if cells is crossbar.cells and not crossbar.diagonal:
                 values = off_diagonal(values)
-            yield Varied(cells.name, wanted.detach(), values, stated, None)
+            yield Varied(cells.name, wanted.detach(), values, stated, None, _moments(cells, wanted.detach()))
     if bias is not None and crossbar.bias_spread is not None and crossbar.hardware.array.bias == "digital":
         sampled = crossbar._bias(bias, active, keep=False)
         assert sampled is not None  # there is a bias
         yield Varied(crossbar.bias.name, bias, sampled, crossbar.bias_spread.in_words(), crossbar.bias_spread)
+
+
+def _moments(cells: Cells, wanted: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of each weight: both legs of a pair differ on their own."""
+    hw = cells.hardware
+    if not cells.mapping.plain or hw.writing.act or hw.faults.act or hw.endurance.act or hw.read_noise.act:
+        return None
+    (legs,) = cells.targets(wanted)
+    both = [hw.device.moments(leg) for leg in legs]
+    known = [one for one in both if one is not None]
+    if len(known) < len(both):
+        return None
+    (plus, plus_std), (minus, minus_std) = known
+    unit = cells.scale(wanted) / (hw.device.g_max_siemens - hw.device.g_min_siemens)
+    return (plus - minus) * unit, torch.hypot(plus_std, minus_std) * unit

@@ -141,6 +141,13 @@ class Device(Frozen, ABC):
     def effects(self) -> list[Effect]:
         """What this device does to a conductance, for tables that people read."""
 
+    def moments(self, g_target_siemens: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation over chips of what :meth:`program` leaves, siemens, where it is known.
+
+        None of a device whose law has no closed form here.
+        """
+        return None
+
     def activation_energy_ev(self, reference_kelvin: float) -> float | None:
         """Of its ageing, if there is one that is known."""
         return None

@@ -46,6 +46,9 @@ class Gaussian(Device):
         check_time(time_s)
         return state["g_siemens"]
 
+    def moments(self, g_target_siemens: Tensor) -> tuple[Tensor, Tensor]:
+        return g_target_siemens, self.relative_std * g_target_siemens
+
     def effects(self) -> list[Effect]:
         size = f"{percent(self.relative_std)} of each conductance (standard deviation)"
         return [Effect("mismatch", self.relative_std > 0, "once per chip", size)]

@@ -35,5 +35,8 @@ class Ideal(Device):
         check_time(time_s)
         return state["g_siemens"]
 
+    def moments(self, g_target_siemens: Tensor) -> tuple[Tensor, Tensor]:
+        return g_target_siemens, 0.0 * g_target_siemens
+
     def effects(self) -> list[Effect]:
         return [Effect("device noise", False, "-", "none: conductances are exact")]

@@ -278,30 +278,39 @@ def deviations(parameter: Varied) -> Array:
 def measured_cv(parameter: Varied) -> float:
     """Standard deviation over mean of the values on the chips; NaN where there is none.
 
-    Of a neuron's parameter over neurons and chips, each value divided by what was asked for.  Of weights on
-    devices over the chips, weight by weight, and of those above 5 % of the largest the root of the mean
-    square: what a device rounds is no mismatch.
+    Over neurons or weights and chips, each value divided by what was asked for; a weight by what its device
+    holds on average, for rounding is no mismatch, and only weights above 5 % of the largest count.  Where no
+    law gives that average, it is that of the chips, and the CVs of the weights make a root of a mean square.
     """
     values = parameter.values.double()
-    if not parameter.held:
-        nominal = parameter.nominal.double().expand(values.shape)
-        ratios = values[nominal != 0] / nominal[nominal != 0]
-        return float(ratios.std() / ratios.mean()) if ratios.numel() > 1 else math.nan
-    if len(values) < 2:
-        return math.nan
-    mean, std = values.mean(0), values.std(0)
-    some = mean.abs() > _HOLDS_SOMETHING * float(mean.abs().max())
-    return float((std[some] / mean[some]).square().mean().sqrt()) if bool(some.any()) else math.nan
+    if parameter.held and parameter.moments is None:
+        return _rms_cv(values.mean(0), values.std(0)) if len(values) > 1 else math.nan
+    reference = (parameter.nominal if parameter.moments is None else parameter.moments[0]).double()
+    some = _holding(reference) if parameter.held else reference != 0
+    ratios = values[:, some] / reference[some]
+    return float(ratios.std() / ratios.mean()) if ratios.numel() > 1 else math.nan
 
 
 def stated_cv(parameter: Varied) -> float:
-    """The same as the description of the hardware states it; NaN of weights on devices, and of zeros."""
+    """The same as the description of the hardware has it; NaN where it says no number, and of zeros."""
+    if parameter.moments is not None:
+        mean, std = parameter.moments
+        return _rms_cv(mean.double(), std.double())
     there = parameter.nominal[parameter.nominal != 0].double()
     if parameter.spread is None or not there.numel():
         return math.nan
     # of a normal or uniform parameter the absolute part is another part of each value
     absolute = parameter.spread.absolute_std * float(there.pow(-2).mean().sqrt())
     return math.hypot(parameter.spread.cv(tuple(parameter.nominal.shape)), absolute)
+
+
+def _rms_cv(mean: Tensor, std: Tensor) -> float:
+    some = _holding(mean)
+    return float((std[some] / mean[some]).square().mean().sqrt()) if bool(some.any()) else math.nan
+
+
+def _holding(weights: Tensor) -> Tensor:
+    return weights.abs() > _HOLDS_SOMETHING * float(weights.abs().max())
 
 
 def _flat(x: Tensor) -> Array:

@@ -9,7 +9,7 @@ import torch
 
 import neurosim as ns
 from neurosim.cli import main
-from neurosim.evaluation.inside import changed, look, look_on, measured_cv
+from neurosim.evaluation.inside import changed, look, look_on, measured_cv, stated_cv
 from neurosim.models import own_model
 from neurosim.runs import open_run
 
@@ -89,7 +89,8 @@ def test_numbers_are_those_of_the_library(neurosim: Call, spiking: Path, tmp_pat
     cvs = {one["parameter"]: one["measured_cv"] for one in value["parameters"]}
     assert cvs.pop("hidden.neurons.refractory_s") is None  # it is 0
     assert cvs == pytest.approx({name: measured_cv(own[name]) for name in cvs}) and len(cvs) == 5
-    assert value["parameters"][0]["stated_cv"] is None  # of weights explain has words
+    stated = {one["parameter"]: one["stated_cv"] for one in value["parameters"]}
+    assert stated == {name: None if cv != cv else cv for name, cv in ((n, stated_cv(own[n])) for n in own)}
     assert set(value["files"]) == {"picture", "chips"}
     assert {path.name for path in out.iterdir()} == {"show-validation-5.svg", "show-validation-5-chips.svg"}
 

@@ -194,12 +194,40 @@ def test_weights_of_four_bits_scatter_as_their_codes_do():
     hardware = ns.hardware("dynapse-se2")
     found = {one.name: one for one in varied(ns.deploy(lsnn(), hardware), ns.Lot(hardware)[0:40])}
     one = found["hidden.input.weight"]
-    assert one.held and math.isnan(stated_cv(one)) and "CV 20 % of each of 4 currents" in one.stated
+    assert one.held and "CV 20 % of each of 4 currents" in one.stated
     code = (15 * one.nominal.double().abs() / one.nominal.abs().max()).round().long()
     squares = sum(((code >> b) & 1) * 4.0**b for b in range(4)) / code.clamp(min=1) ** 2
     expected = 0.2 * math.sqrt(float(squares[code > 0].mean()))
+    assert stated_cv(one) == pytest.approx(expected, rel=1e-5)
     count = int((code > 0).sum()) * 39
     assert measured_cv(one) == pytest.approx(expected, abs=5 * expected / math.sqrt(count))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "cv"),
+    [
+        ("spikey-bruderle-2009", {}, 0.25),
+        ("gaussian-mismatch", {"device.relative_std": 0.15}, 0.15),
+        ("gaussian-mismatch", {"device.relative_std": 0.1, "array.scaling": "per-column"}, 0.1),
+        ("ideal", {}, 0.0),
+    ],
+)
+def test_weights_have_the_cv_of_their_device(name, changes, cv):
+    hardware = ns.hardware(name).with_all(changes)
+    found = varied(ns.deploy(lsnn(), hardware), ns.Lot(hardware)[0:20])
+    for one in (one for one in found if one.held and bool(one.nominal.any())):
+        assert stated_cv(one) == pytest.approx(cv, abs=1e-6)
+        count = 19 * int((one.nominal != 0).sum())
+        assert measured_cv(one) == pytest.approx(cv, abs=5 * cv * math.sqrt(0.6 / count) + 1e-6)
+        torch.testing.assert_close(one.moments[0], one.nominal)
+
+
+def test_a_law_without_a_closed_form_states_words_only():
+    for name, changes in (("pcm-joshi-2020", {}), ("gaussian-mismatch", {"faults.stuck_low_rate": 0.01})):
+        hardware = ns.hardware(name).with_all(changes)
+        net = ns.deploy(lsnn(), hardware, calibration=sample(100))
+        for one in varied(net, ns.Lot(hardware)[0:2]):
+            assert math.isnan(stated_cv(one)) and one.stated
 
 
 def test_no_devices_on_the_diagonal():

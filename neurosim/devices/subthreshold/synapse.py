@@ -125,15 +125,29 @@ class Subthreshold(Device):
         return (s * draws.normal(effect, tuple(like.shape)).to(like) - 0.5 * s**2).exp()
 
     def _coded(self, target: Tensor, bits: int, draws: Draws) -> Tensor:
-        most, low = 2**bits - 1, self.g_min_siemens
-        span = self.g_max_siemens - low
-        code = ((target.detach() - low) * (most / span)).round().clamp(0, most).long()
+        low, step, code = self._code(target, bits)
         held = target.new_zeros(len(draws.chips), *target.shape)
         for b in range(bits):
             held = held + ((code >> b) & 1) * self._factor(f"programming, bit {b}", target, draws) * 2.0**b
         # straight through the rounding: the target moves the code, and this device says what a code is worth
         worth = (held / code.clamp(min=1)).where(code > 0, held.new_ones(()))
-        return low + held * (span / most) + (target - target.detach()) * worth
+        return low + held * step + (target - target.detach()) * worth
+
+    def _code(self, target: Tensor, bits: int) -> tuple[float, float, Tensor]:
+        """Current of code 0, of a step, and the nearest code."""
+        most, low = 2**bits - 1, self.g_min_siemens
+        span = self.g_max_siemens - low
+        code = ((target.detach() - low) * (most / span)).round().clamp(0, most).long()
+        return low, span / most, code
+
+    def moments(self, g_target_siemens: Tensor) -> tuple[Tensor, Tensor]:
+        cv = cv_of(self.log_std)
+        if self.bits is None:
+            return g_target_siemens, cv * g_target_siemens
+        low, step, code = self._code(g_target_siemens, self.bits)
+        squares = sum(((code >> b) & 1).to(g_target_siemens) * 4.0**b for b in range(self.bits))
+        assert not isinstance(squares, int)  # there is at least one bit
+        return low + step * code.to(g_target_siemens), cv * step * squares.sqrt()
 
     def effects(self) -> list[Effect]:
         s = self.log_std
