@@ -79,7 +79,8 @@ class Neurons(nn.Module):
         """Steps that recurrent spikes take, (N,), at least 1; None where every one takes 1."""
         if not self.has_delay:
             return None
-        steps = (self.get_parameter("delay_s").detach() / self.description.dt_s).round()
+        delay: Any = self.delay_s  # not get_parameter: a chip's own is a tensor that is no Parameter
+        steps: Tensor = (delay.detach() / self.description.dt_s).round()
         return steps.clamp(min=1).to(torch.int32)
 
     def forward(self, currents: Tensor, feedback: Feedback | Tensor | None = None) -> Tensor:
