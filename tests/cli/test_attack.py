@@ -210,6 +210,16 @@ def test_the_network_of_a_user_with_frozen_weights(neurosim, runs, tmp_path, mon
     sys.modules.pop("own_attacked", None)
 
 
+def test_what_a_run_froze_lies_on_the_chip_like_the_rest(neurosim, tmp_path):
+    words = ["--epochs", 2, "--limit", 200, "--set", "model.hidden=[16]", "--freeze", "layers.1.weight"]
+    assert neurosim("train", *words, "--out", tmp_path / "run").code == 0
+    found = [
+        neurosim("attack", tmp_path / "run", *WEIGHTS, *more, "--json").json["networks"]
+        for more in ([], ["--parameters", "layers.1.weight"])
+    ]
+    assert found[0] == found[1]
+
+
 def test_other_data_under_the_same_name_are_refused(neurosim, runs):
     path = runs["a"] / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8"))
