@@ -11,6 +11,7 @@ import contextlib
 import platform
 import shutil
 import tempfile
+import re
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -159,11 +160,16 @@ def _validated(tree: Mapping[str, Any], where: str) -> Config:
         raise UsageError(f"{where}: {sentences}") from error
 
 
+_BARE_POINT = re.compile(r"[+-]?(\.\d+|\d+\.)([eE][+-]?\d+)?")  # .6 and 6.: numbers to all but TOML
+
+
 def parse_changes(changes: list[str]) -> dict[str, Any]:
     """``["method.beta=0.2", "model.hidden=[64, 64]"]`` as keys and values; values are TOML, or plain words.
 
     >>> parse_changes(["train.lr=1e-3", "model.hidden=[64, 64]", "method.name=noise"])
     {'train.lr': 0.001, 'model.hidden': [64, 64], 'method.name': 'noise'}
+    >>> parse_changes(["method.eta=.6"])
+    {'method.eta': 0.6}
     """
     found: dict[str, Any] = {}
     for change in changes:
@@ -176,7 +182,7 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             if text[0] in "[{\"'":
                 raise UsageError(f"cannot read {change!r}: {text!r} is not a TOML value") from None
-            found[key] = text
+            found[key] = float(text) if _BARE_POINT.fullmatch(text) else text
     return found
 
 

@@ -232,8 +232,9 @@ def _draw_raster(axes: Any, kinds: Sequence[tuple[Tensor, str]], layer: Activity
         ends[0::2, 1], ends[1::2, 1] = neuron - _TICK / 2, neuron + _TICK / 2
         path = Strokes(ends, np.tile([Strokes.MOVETO, Strokes.LINETO], len(at)))
         path.should_simplify = False  # strokes shorter than a pixel are spikes too
-        many = len(at) > _MOST_STROKES
-        axes.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=1.1, rasterized=many))
+        many = len(at) > _MOST_STROKES  # pixels of few colours make a small file
+        style = {"linewidth": 1.1, "rasterized": many, "antialiased": not many}
+        axes.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, **style))
     axes.set_xlim(-0.5e3 * layer.dt_s, 1e3 * layer.dt_s * (steps - 0.5))
     axes.set_ylim(-1, neurons)
     axes.set_xlabel("time, ms", color=GREY, size=10)
@@ -260,9 +261,9 @@ def _draw_neuron(above: Any, below: Any, layer: Activity, neuron: int, colour: s
     below.plot(times, current, color=colour, linewidth=1.0)
     below.axhline(0.0, color=PALE, linewidth=0.8, zorder=0)
     _bare(below)
-    for axes in (above, below):
+    for axes, ticks in ((above, 3), (below, 1)):
         axes.set_xlim(times[0], times[-1])
-        axes.locator_params(axis="y", nbins=3)
+        axes.locator_params(axis="y", nbins=ticks)
     if last:
         below.set_xlabel("time, ms", color=GREY, size=10)
     else:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neurosim.models.spiking import plain_loops
 from neurosim.models.spiking.constants import Flag, Row
+from neurosim.models.spiking.plain_loops import is_plain
 from neurosim.models.spiking.surrogates import Surrogate
 
 Kept = tuple[
@@ -42,30 +44,43 @@ class _Flight:
         return (found & (sent >= 0)).to(dtype)
 
 
-def forward(  # noqa: C901
+def forward(
     currents: Tensor,
     weight: Tensor,
     constants: Tensor,
     blocked: Tensor,
     delays: Tensor,
     flags: Flag,
-    keep: bool,
-    keep_inputs: bool,
-) -> tuple[Tensor, Kept]:
-    """Spikes (C, B, T, N) and what backward needs; empty tensors stand for what it does not."""
+    out: tuple[Tensor, ...],
+) -> None:
+    """Fill spikes and what is kept for backward, (C, B, T, N) each; no steps stand for what is not."""
+    if not is_plain(flags) or out[4].shape[2]:
+        _forward(currents, weight, constants, blocked, delays, flags, out)
+        return
+    spikes, codes, potentials = (one.permute(2, 0, 1, 3) for one in out[:3])
+    given = currents.permute(2, 0, 1, 3)
+    plain_loops.forward(given, weight, constants, spikes, potentials if len(potentials) else None)
+    codes.copy_(spikes)
+
+
+def _forward(  # noqa: C901
+    currents: Tensor,
+    weight: Tensor,
+    constants: Tensor,
+    blocked: Tensor,
+    delays: Tensor,
+    flags: Flag,
+    out: tuple[Tensor, ...],
+) -> None:
+    """For any neuron."""
+    spikes, codes, potentials, adaptations, inputs, synaptic = out
+    keep, keep_inputs = potentials.shape[2] > 0, inputs.shape[2] > 0
     chips, samples, steps, size = currents.shape
     k = _rows(constants)
     recurrent = weight.shape[1] > 0
     weight_t = weight.transpose(1, 2)
-    spikes = torch.empty_like(currents)
-    codes = torch.zeros(currents.shape, dtype=torch.uint8, device=currents.device)
+    codes.zero_()
     flight = _Flight(codes, delays, bool(flags & Flag.DELAYED))
-
-    def room(wanted: bool) -> Tensor:
-        return torch.empty_like(currents) if wanted else currents.new_empty(chips, samples, 0, size)
-
-    potentials, adaptations = room(keep), room(keep and bool(flags & Flag.ADAPTIVE))
-    inputs, synaptic = room(keep_inputs), room(keep_inputs and bool(flags & Flag.SYNAPSE))
     v = k[Row.INITIAL].expand(chips, samples, size).clone()
     spike, current, b = torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(v)
     left = torch.zeros_like(v, dtype=torch.int32)
@@ -108,10 +123,9 @@ def forward(  # noqa: C901
         spike = spikes[:, :, t].copy_(fires)
         if keep:
             potentials[:, :, t] = v
-    return spikes, (codes, potentials, adaptations, inputs, synaptic)
 
 
-def backward(  # noqa: C901
+def backward(
     grad_spikes: Tensor,
     weight: Tensor,
     constants: Tensor,
@@ -122,6 +136,30 @@ def backward(  # noqa: C901
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of currents, of the weight and of the constants; empty ones where not wanted."""
+    if wanted[2] or not is_plain(flags):
+        return _backward(grad_spikes, weight, constants, delays, flags, surrogate, kept, wanted)
+    grad, codes, potentials = (one.permute(2, 0, 1, 3) for one in (grad_spikes, *kept[:2]))
+    grad_currents = torch.empty(grad.shape, dtype=grad.dtype, device=grad.device)
+    grad_weight = torch.zeros_like(weight) if wanted[1] and weight.shape[1] else None
+    plain_loops.backward(
+        grad, weight, constants, surrogate, bool(flags & Flag.DETACHED), codes, potentials, grad_currents,
+        grad_weight,
+    )  # fmt: skip
+    of_weight = weight[:, :0] if grad_weight is None else grad_weight
+    return grad_currents.permute(1, 2, 0, 3), of_weight, constants[:, :0]
+
+
+def _backward(  # noqa: C901
+    grad_spikes: Tensor,
+    weight: Tensor,
+    constants: Tensor,
+    delays: Tensor,
+    flags: Flag,
+    surrogate: Surrogate,
+    kept: Kept,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For any neuron."""
     codes, potentials, adaptations, _, _ = kept
     chips, samples, steps, size = grad_spikes.shape
     k = _rows(constants)

@@ -188,10 +188,9 @@ def _layer(
     torch_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     if not _compiled(currents, torch_only):
-        spikes, kept = loops.forward(
-            currents, weight, constants, blocked, delays, Flag(flags), keep, keep_inputs
-        )
-        return (spikes, *kept)
+        out = _rooms(currents, flags, keep, keep_inputs, time_first=True)
+        loops.forward(currents, weight, constants, blocked, delays, Flag(flags), out)
+        return out
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
 
@@ -223,17 +222,23 @@ def _(
     keep_inputs: bool,
     torch_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _rooms(currents, flags, keep, keep_inputs)
+    return _rooms(currents, flags, keep, keep_inputs, time_first=not _compiled(currents, torch_only))
 
 
 def _rooms(
-    currents: Tensor, flags: int, keep: bool, keep_inputs: bool
+    currents: Tensor, flags: int, keep: bool, keep_inputs: bool, time_first: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Room for spikes, codes, potentials, adaptations, inputs, synaptic currents: no steps where not kept."""
+    """Room for spikes, codes, potentials, adaptations, inputs, synaptic currents: no steps where not kept.
+
+    In memory samples lie one after the other, as kernels compute them, or steps, as torch does.
+    """
     chips, samples, steps, size = currents.shape
 
     def room(wanted: bool, dtype: torch.dtype = currents.dtype) -> Tensor:
-        return currents.new_empty((chips, samples, steps if wanted else 0, size), dtype=dtype)
+        long = steps if wanted else 0
+        if time_first:
+            return currents.new_empty((long, chips, samples, size), dtype=dtype).permute(1, 2, 0, 3)
+        return currents.new_empty((chips, samples, long, size), dtype=dtype)
 
     return (
         room(True),
