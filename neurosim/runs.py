@@ -111,6 +111,7 @@ class TrainPart(_Part):
     lr_schedule: str = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
+    clip_adaptive: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     chips_per_batch: int | None = Field(default=None, ge=1)
     freeze: tuple[str, ...] | None = None

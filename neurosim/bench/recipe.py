@@ -57,6 +57,7 @@ class TrainChoice(_Part):
     lr_schedule: str | None = None
     weight_decay: float | None = Field(default=None, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
+    clip_adaptive: float | None = Field(default=None, gt=0)
     autocast: Literal["bfloat16"] | None = None
     augment: dict[str, bool | int | float] | None = None
     freeze: tuple[str, ...] | None = None

@@ -44,6 +44,7 @@ def train(
     lr_schedule: str = "constant",
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
+    clip_adaptive: float | None = None,
     freeze: Sequence[str] = (),
     autocast: str | None = None,
     augment: Mapping[str, Any] | None = None,
@@ -83,6 +84,8 @@ def train(
         lr_schedule: ``constant``, ``cosine``, ``paper-step`` or ``step-0.75``, see :func:`schedule_from`.
         weight_decay: as the optimiser understands it.
         clip_norm: largest l2 norm of the whole gradient; None for no limit.
+        clip_adaptive: largest l2 norm of the gradient of each unit relative to that of its weights, see
+            :func:`neurosim.training.optim.clip_adaptive_`; None for no limit.
         freeze: patterns of parameter names, such as ``trunk.*``: these parameters are not trained, and
             methods neither disturb nor attack them; batch normalisations whose parameters are all frozen
             keep their running statistics.  What ``requires_grad`` False freezes already is treated the same.
@@ -121,6 +124,7 @@ def train(
         lr_schedule=lr_schedule,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
+        clip_adaptive=clip_adaptive,
         hardware=None if hardware is None else hardware.model_dump(mode="json"),
         chips_per_batch=1 if chips_per_batch is None else chips_per_batch,
         freeze=tuple(freeze),

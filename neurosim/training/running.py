@@ -33,7 +33,7 @@ from neurosim.training.method import (
     laid_out_as,
     normal_like,
 )
-from neurosim.training.optim import optimizer_from, schedule_from
+from neurosim.training.optim import clip_adaptive_, optimizer_from, schedule_from
 from neurosim.training.place import Place
 from neurosim.training.settings import Progress, Settings, TrainResult
 from neurosim.training.sources import Batch, Source
@@ -173,6 +173,8 @@ class Run:
                     f"{name} became {value} in epoch {state.epoch + 1}, step {state.batch + 1}:"
                     f" try a learning rate below {state.lr:g}"
                 )
+        if self.settings.clip_adaptive is not None:
+            clip_adaptive_(self.parameters, self.settings.clip_adaptive)
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()

@@ -57,6 +57,7 @@ class Settings:
     autocast: str | None = None
     augment: dict[str, Any] | None = None
     validation_mismatch: float | None = None
+    clip_adaptive: float | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -76,11 +77,13 @@ class Settings:
             check_number("validation_mismatch", self.validation_mismatch, above=0.0)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0.0)
+        if self.clip_adaptive is not None:
+            check_number("clip_adaptive", self.clip_adaptive, above=0.0)
 
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
         added = {"chips_per_batch": 1, "freeze": (), "autocast": None, "augment": None}
-        added |= {"validation_mismatch": None}
+        added |= {"validation_mismatch": None, "clip_adaptive": None}
         return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from neurosim.errors import RunError, UsageError
 from neurosim.storage import load_tensors, read_json_lines
 from neurosim.training import PAPER, ForwardNoise, Progress, Step, train
-from neurosim.training.optim import schedule_from
+from neurosim.training.optim import clip_adaptive_, schedule_from
 from neurosim.training.sources import source
 
 X = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
@@ -131,6 +131,25 @@ def test_clipping_bounds_the_step() -> None:
     assert math.sqrt(moved) == pytest.approx(1.9e-3, rel=1e-3)  # Nesterov's first step is 1 + 0.9 gradients
 
 
+def test_adaptive_clipping_bounds_each_unit() -> None:
+    model, start = network(), network()
+    train(model, (DATA[:1], None), epochs=1, optimizer="sgd", lr=1.0, clip_adaptive=1e-3)
+    reached = []
+    for a, b in zip(model.parameters(), start.parameters(), strict=True):
+        axes = tuple(range(1, a.dim()))
+        norm = [torch.linalg.vector_norm(x, dim=axes) if axes else x.abs() for x in (a - b, b)]
+        reached.append((norm[0] / (1.9e-3 * norm[1].clamp(min=1e-3))).detach().flatten())
+    assert 0.99 < float(torch.cat(reached).max()) < 1.01
+
+
+def test_adaptive_clipping_leaves_out_what_is_not_finite() -> None:
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    p.grad = torch.tensor([[math.inf, 1.0], [1e30, 1e30], [0.0, 0.0]])
+    clip_adaptive_([p], 0.5)
+    assert torch.equal(p.grad[0], torch.zeros(2)) and torch.equal(p.grad[2], torch.zeros(2))
+    assert torch.allclose(p.grad[1], torch.zeros(2)) or torch.allclose(p.grad[1], torch.full((2,), 0.5))
+
+
 class NoLength:
     def __iter__(self) -> Any:
         return iter(DATA)
@@ -202,6 +221,7 @@ def test_a_loader_that_turns_out_empty(which: Any) -> None:
         ({"lr": "fast"}, r"got lr='fast'"),
         ({"weight_decay": -1}, r"expected weight_decay, a finite number >= 0; got weight_decay=-1"),
         ({"clip_norm": 0}, r"expected clip_norm, a finite number > 0; got clip_norm=0"),
+        ({"clip_adaptive": -1.0}, r"expected clip_adaptive, a finite number > 0; got clip_adaptive=-1.0"),
         ({"checkpoint_every_s": -1}, r"got checkpoint_every_s=-1"),
         ({"seed": 1.0}, r"expected seed, an integer; got seed=1.0"),
         ({"optimizer": "adan"}, r"unknown optimizer 'adan': did you mean 'adam'"),
