@@ -263,7 +263,7 @@ def _draw_neuron(above: Any, below: Any, layer: Activity, neuron: int, colour: s
     _bare(below)
     for axes, ticks in ((above, 3), (below, 1)):
         axes.set_xlim(times[0], times[-1])
-        axes.locator_params(axis="y", nbins=ticks)
+        axes.locator_params(axis="y", nbins=ticks, min_n_ticks=1)
     if last:
         below.set_xlabel("time, ms", color=GREY, size=10)
     else:

@@ -60,7 +60,8 @@ def forward(
     spikes, codes, potentials = (one.permute(2, 0, 1, 3) for one in out[:3])
     given = currents.permute(2, 0, 1, 3)
     plain_loops.forward(given, weight, constants, spikes, potentials if len(potentials) else None)
-    codes.copy_(spikes)
+    if len(codes):
+        codes.copy_(spikes)
 
 
 def _forward(  # noqa: C901
@@ -79,7 +80,7 @@ def _forward(  # noqa: C901
     k = _rows(constants)
     recurrent = weight.shape[1] > 0
     weight_t = weight.transpose(1, 2)
-    codes.zero_()
+    codes = codes.zero_() if keep else torch.zeros_like(spikes, dtype=torch.uint8)
     flight = _Flight(codes, delays, bool(flags & Flag.DELAYED))
     v = k[Row.INITIAL].expand(chips, samples, size).clone()
     spike, current, b = torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(v)

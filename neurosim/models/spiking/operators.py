@@ -187,6 +187,8 @@ def _layer(
     keep_inputs: bool,
     torch_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if not blocked.any():  # a refractory time of 0 in a tensor: what it costs is saved
+        flags &= ~Flag.REFRACTORY
     if not _compiled(currents, torch_only):
         out = _rooms(currents, flags, keep, keep_inputs, time_first=True)
         loops.forward(currents, weight, constants, blocked, delays, Flag(flags), out)
@@ -194,8 +196,6 @@ def _layer(
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
 
-    if not blocked.any():  # a refractory time of 0 in a tensor: what it costs is saved
-        flags &= ~Flag.REFRACTORY
     out = _rooms(currents, flags, keep, keep_inputs)
     arrays = [one.numpy() for one in out]
     follow_torch_threads()
@@ -242,7 +242,7 @@ def _rooms(
 
     return (
         room(True),
-        room(True, torch.uint8),
+        room(keep or not time_first, torch.uint8),
         room(keep),
         room(keep and bool(flags & Flag.ADAPTIVE)),
         room(keep_inputs),
