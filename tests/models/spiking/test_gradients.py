@@ -21,7 +21,9 @@ from neurosim.models.spiking import (
     Surrogate,
     integrate,
     leak,
+    loops,
     operators,
+    plain_loops,
     record,
     step,
 )
@@ -170,6 +172,33 @@ def test_events_are_the_dense_product() -> None:
     found, expected = (integrate(u, exact, w, engine=engine) for engine in ("auto", "torch"))
     assert 0.05 < float(found.mean()) < 0.95
     assert torch.equal(found[:, :12], expected[:, :12])
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+@pytest.mark.parametrize("name", ["lif subtract", "lif subtract detached"])
+def test_plain_neurons_are_those_of_the_general_loop(
+    name: str, recurrent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some steps at once, a number that does not divide all of them; chips that differ; a gain of 0."""
+    monkeypatch.setitem(plain_loops._WINDOW, "cpu", 3 * BATCH * SIZE * 7)
+    cases = [Case(name, torch.float64, seed=seed) for seed in range(3)]
+    u, w, values = (
+        torch.stack(x).detach()
+        for x in ([c.u for c in cases], [c.w for c in cases], [c.k.values for c in cases])
+    )
+    values[0, 1, 2] = 0.0
+    u, w = u.flatten(0, 1).requires_grad_(), w.requires_grad_()
+    k = replace(cases[0].k, values=values)
+    grad = torch.randn(u.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for plain in (True, False):
+        monkeypatch.setattr(loops, "is_plain", lambda flags, plain=plain: plain)
+        y = integrate(u, k, w if recurrent else None)
+        with torch.no_grad():
+            assert torch.equal(integrate(u, k, w if recurrent else None), y), "kept or not"
+        leaves = (u, w) if recurrent else (u,)
+        found.append([y.detach(), *torch.autograd.grad(y, leaves, grad)])
+    close(found[0], found[1], 1e-11)
 
 
 def test_leak_kernels_agree_with_torch() -> None:
