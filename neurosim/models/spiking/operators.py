@@ -82,10 +82,17 @@ def integrate(
     """
     prepared = _prepared(currents, constants, weight, delays)
     needed = torch.is_grad_enabled() and any(
-        one.requires_grad for one in (currents, prepared.weight, prepared.values)
+        _followed(one) for one in (currents, prepared.weight, prepared.values)
     )
-    spikes = prepared.call(engine, needed, needed and prepared.values.requires_grad)[0]
+    spikes = prepared.call(engine, needed, needed and _followed(prepared.values))[0]
     return spikes.flatten(0, 1).to(currents.dtype)
+
+
+def _followed(x: Tensor) -> bool:
+    """Whether anybody takes a gradient, also outside of a ``torch.vmap`` around us, which does not say so."""
+    if x.requires_grad or not torch._C._functorch.is_batchedtensor(x):
+        return x.requires_grad
+    return _followed(torch._C._functorch.get_unwrapped(x))
 
 
 def record(
@@ -124,7 +131,7 @@ class _Prepared:
         if engine not in ("auto", "torch"):
             raise UsageError(f"expected engine to be 'auto' or 'torch'; got {engine!r}")
         s = self.surrogate
-        found: Any = _layer(
+        found: Any = _run(_layer, _layer_transformed)(
             self.currents, self.weight, self.values, self.blocked, self.delays, int(self.flags), s.number,
             s.height,
             s.steepness, keep, keep_inputs, engine == "torch",
@@ -350,6 +357,42 @@ def _(
     )
 
 
+def _transformed(operation: Any, remember: Any, propagate: Any) -> Any:
+    """The operation for inside ``torch.func``, which does not know gradients that are registered."""
+
+    class Transformed(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return operation(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            remember(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return propagate(ctx, *grads)
+
+    return Transformed.apply
+
+
+def _nothing_to_remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
+    raise UsageError("expected first derivatives of spiking neurons: a surrogate has no second one")
+
+
+def _run(operation: Any, transformed: Any) -> Any:
+    return transformed if torch._C._are_functorch_transforms_active() else operation
+
+
+_layer_backward_transformed = _transformed(_layer_backward, _nothing_to_remember, _no_second_derivative)
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, weight, constants, blocked, delays, *options = inputs
     ctx.save_for_backward(weight, constants, blocked, delays, *output[1:])
@@ -357,14 +400,17 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     ctx.set_materialize_grads(False)
 
 
-def _propagate(ctx: Any, grad_spikes: Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _propagate(ctx: Any, grad_spikes: Tensor | None, *of_kept: Tensor | None) -> tuple[Any, ...]:
     nothing = (None,) * 12
+    if any(one is not None for one in of_kept):  # by way of the backward of the first
+        _no_second_derivative(ctx)
     if grad_spikes is None:
         return nothing
     weight, constants, blocked, delays, *kept = ctx.saved_tensors
     flags, kind, height, steepness, _, _, torch_only = ctx.options
     _, wants_weight, wants_constants = ctx.needs_input_grad[:3]
-    currents_grad, weight_grad, constants_grad = _layer_backward(
+    run = _run(_layer_backward, _layer_backward_transformed)
+    currents_grad, weight_grad, constants_grad = run(
         grad_spikes, weight, constants, blocked, delays, *kept, flags, kind, height, steepness, wants_weight,
         wants_constants,
         torch_only,
@@ -374,6 +420,9 @@ def _propagate(ctx: Any, grad_spikes: Tensor | None, *_: Any) -> tuple[Any, ...]
 
 
 _layer.register_autograd(_propagate, setup_context=_remember)
+
+
+_layer_transformed = _transformed(_layer, _remember, _propagate)
 
 
 def _over_chips(operation: Any) -> Any:
@@ -427,7 +476,7 @@ def leak(x: Tensor, decay: Tensor, *, engine: Engine = "auto") -> Tensor:
     a = (decay if decay.dim() == 2 else decay.unsqueeze(0)).to(dtype)
     if x.shape[0] % a.shape[0]:
         raise UsageError(f"expected samples of {a.shape[0]} chips; got {x.shape[0]} of them")
-    found: Tensor = _leak(
+    found: Tensor = _run(_leak, _leak_transformed)(
         x.to(dtype).unflatten(0, (a.shape[0], x.shape[0] // a.shape[0])), a, engine == "torch"
     )
     return found.flatten(0, 1).to(x.dtype)
@@ -471,6 +520,9 @@ def _(grad: Tensor, decay: Tensor, y: Tensor, torch_only: bool) -> tuple[Tensor,
     return torch.empty_like(grad, memory_format=torch.contiguous_format), torch.empty_like(decay)
 
 
+_leak_backward_transformed = _transformed(_leak_backward, _nothing_to_remember, _no_second_derivative)
+
+
 def _leak_remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, decay, ctx.torch_only = inputs
     ctx.save_for_backward(decay, output)
@@ -478,11 +530,14 @@ def _leak_remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _leak_propagate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     decay, y = ctx.saved_tensors
-    of_x, of_decay = _leak_backward(grad, decay, y, ctx.torch_only)
+    of_x, of_decay = _run(_leak_backward, _leak_backward_transformed)(grad, decay, y, ctx.torch_only)
     return of_x, of_decay, None
 
 
 _leak.register_autograd(_leak_propagate, setup_context=_leak_remember)
+
+
+_leak_transformed = _transformed(_leak, _leak_remember, _leak_propagate)
 
 
 def _one(operation: Any) -> Any:

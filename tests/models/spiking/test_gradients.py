@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from neurosim.errors import UsageError
 from neurosim.models.spiking import (
+    AdEx,
     Alif,
     CubaLif,
+    Filter,
     If,
+    LeakyIntegrator,
     Lif,
     LinearNeuron,
+    Neuron,
     Neurons,
     Recurrent,
     Surrogate,
@@ -344,3 +349,42 @@ def test_functional_call_uses_the_weights_it_is_given() -> None:
             if name in others:
                 p.copy_(others[name])
     assert torch.equal(found, layer(x))
+
+
+@pytest.mark.parametrize("neuron", [NEURONS["lif subtract"], NEURONS["alif"], AdEx()], ids=type)
+@pytest.mark.parametrize("trainable", [(), ("tau_mem_s",)], ids=["", "constants too"])
+def test_torch_func_takes_the_gradients_of_autograd(neuron: Neuron, trainable: tuple[str, ...]) -> None:
+    torch.manual_seed(2)
+    names = trainable if isinstance(neuron, LinearNeuron) else ()
+    layer = Recurrent(3, SIZE, neuron, trainable=names)
+    readout = Filter(LeakyIntegrator(), SIZE)
+    scale = 1.0 if isinstance(neuron, LinearNeuron) else 2e-9
+    x = scale * 2 * torch.rand(4, STEPS, 3)
+    weights = {name: p.detach() for name, p in layer.named_parameters() if p.requires_grad}
+    factors = torch.arange(1.0, SIZE + 1)
+
+    def loss(given: dict[str, Tensor], x: Tensor) -> Tensor:
+        spikes = torch.func.functional_call(layer, given, (x,))
+        return (readout(spikes) * factors).sum()
+
+    def of_one(given: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return loss(given, sample[None])
+
+    loss(dict(layer.named_parameters()), x).backward()
+    by_sample = torch.vmap(torch.func.grad(of_one), in_dims=(None, 0))(weights, x)
+    whole = torch.func.grad(lambda given: torch.vmap(lambda sample: of_one(given, sample))(x).sum())(weights)
+    for name, got in torch.func.grad(loss)(weights, x).items():
+        expected = layer.get_parameter(name).grad
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(by_sample[name].sum(0), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(whole[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    k = Lif(v_threshold=0.4).constants(3)
+
+    def slope(u: Tensor) -> Tensor:
+        return torch.func.grad(lambda v: integrate(v, k).sum())(u).sum()
+
+    with pytest.raises(UsageError, match="a surrogate has no second one"):
+        torch.func.grad(slope)(torch.rand(2, 30, 3))
