@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from neurosim.random import Stream
 from neurosim.training.method import Step, analog_parameters, check_number
 from neurosim.training.standard import Standard
 
@@ -65,11 +66,19 @@ class Dropout:
             nonlocal uses
             if not isinstance(output, Tensor):  # a recurrent layer's tuple
                 return output
-            drawn = step.draws_for(f"{name}#{uses}:dropout").uniform(
-                tuple(output.shape), device=str(output.device)
-            )
+            kept = self._kept(step.draws_for(f"{name}#{uses}:dropout"), output.detach())
             uses += 1
-            kept = torch.empty_like(output.detach()).copy_(drawn >= self.p).div_(1.0 - self.p)
             return output * kept
 
         return thin
+
+    def _kept(self, draws: Stream, output: Tensor) -> Tensor:
+        """0 or 1/(1 − p) for each output, in its type and layout, from 16 random bits: p is met to 2⁻¹⁶."""
+        count, shape = output.numel(), list(output.shape)
+        words = draws.bits(-(-count // 2), device=str(output.device)).to(torch.int32)
+        drawn = words.view(torch.int16)[:count] >= round(self.p * 2**16) - 2**15
+        # of images the channels are drawn last, as they lie in training: the same in either layout
+        drawn = (
+            drawn.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if len(shape) > 3 else drawn.view(shape)
+        )
+        return torch.empty_like(output).copy_(drawn).mul_(1.0 / (1.0 - self.p))

@@ -108,7 +108,8 @@ def clip_adaptive_(parameters: Iterable[nn.Parameter], ratio: float) -> None:
         G_i ← G_i·min(1, λ·max(‖W_i‖, 10⁻³)/‖G_i‖),   W_i: what leads to unit i (a row; one bias)
 
     One unit whose gradient explodes, as those of recurrent spiking networks do now and then, then changes
-    nothing for the others (where it is not finite, nothing at all); a limit on the norm of the whole gradient would stop them all.
+    nothing for the others (where it is not finite, nothing at all); a limit on the norm of the whole gradient
+    would stop them all.
 
     Source: Brock, De, Smith, Simonyan, "High-performance large-scale image recognition without
     normalization", ICML 2021 (arXiv 2102.06171), equation 3.

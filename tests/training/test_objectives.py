@@ -165,7 +165,10 @@ class TestNoisy:
 
     def test_dropout_scales_what_it_keeps(self) -> None:
         model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)).double()
-        kept = (DRAWS("0#0:dropout").uniform((4, 5)) >= 0.4).double() / 0.6
+        words = [int(word) for word in DRAWS("0#0:dropout").bits(10)]
+        halves = torch.tensor([half for word in words for half in (word & 0xFFFF, word >> 16)])
+        signed = torch.where(halves < 2**15, halves, halves - 2**16)
+        kept = (signed >= round(0.4 * 2**16) - 2**15).double().view(4, 5) / 0.6
         expected = F.cross_entropy(model[1](model[0](X) * kept), Y)
         expected.backward()
         grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
