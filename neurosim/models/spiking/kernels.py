@@ -169,6 +169,51 @@ def forward(  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _advance_sample(  # type: ignore[no-untyped-def]
+    given, constants, blocked, flags, v, spike, current, b, left, new_v, new_spike, new_current, new_b,
+    new_left,
+):  # fmt: skip
+    decay, gain, leak, threshold = constants[0], constants[1], constants[2], constants[3]
+    reset, syn_decay, syn_gain = constants[5], constants[6], constants[7]
+    ada_decay, ada_gain = constants[8], constants[9]
+    synapse, adaptive, subtract = flags & 1 != 0, flags & 2 != 0, flags & 4 != 0
+    refractory = flags & 32 != 0
+    one, zero = given.dtype.type(1), given.dtype.type(0)
+    for j in range(given.shape[0]):
+        total, level = given[j], threshold[j]
+        new_current[j] = syn_decay[j] * current[j] + syn_gain[j] * total if synapse else current[j]
+        total = new_current[j] if synapse else total
+        new_b[j] = ada_decay[j] * b[j] + (one - ada_decay[j]) * spike[j] if adaptive else b[j]
+        level = level + ada_gain[j] * new_b[j] if adaptive else level
+        if subtract:
+            x = decay[j] * v[j] + gain[j] * total + leak[j] - spike[j] * level
+        else:
+            before = reset[j] if spike[j] > zero else v[j]
+            x = decay[j] * before + gain[j] * total + leak[j]
+        free = left[j] == 0 or not refractory
+        x = x if free or subtract else reset[j]
+        fires = x > level and free
+        new_v[j] = x
+        new_spike[j] = one if fires else zero
+        new_left[j] = blocked[j] if fires else max(left[j] - 1, 0)
+
+
+@parallel_kernel
+def advance(  # type: ignore[no-untyped-def]
+    given, constants, blocked, flags, v, spike, current, b, left, new_v, new_spike, new_current, new_b,
+    new_left,
+):  # fmt: skip
+    """One step of all neurons, (C, B, N) each, from one state to the next."""
+    chips, samples = given.shape[0], given.shape[1]
+    for task in prange(chips * samples):
+        c, s = task // samples, task % samples
+        _advance_sample(
+            given[c, s], constants[c], blocked[c], flags, v[c, s], spike[c, s], current[c, s], b[c, s],
+            left[c, s], new_v[c, s], new_spike[c, s], new_current[c, s], new_b[c, s], new_left[c, s],
+        )  # fmt: skip
+
+
+@kernel
 def _slopes(v, level, kind, height, width, relative, out, out_level):  # type: ignore[no-untyped-def]
     """ds/dv and −ds/dB for every neuron; a loop for each surrogate, so that each runs in vectors."""
     size = v.shape[0]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from neurosim.errors import UsageError, unknown
 from neurosim.feedback import Feedback, OffDiagonal, feedback_of
 from neurosim.models.spiking.constants import Constants, Row, State, rest, step
-from neurosim.models.spiking.neurons import LinearNeuron, Neuron, Value
-from neurosim.models.spiking.operators import Record, integrate, record
+from neurosim.models.spiking.neurons import LinearNeuron, Neuron, Step, Value
+from neurosim.models.spiking.operators import Record, advance, advances, integrate, record
 from neurosim.models.spiking.readout import delayed
 
 
@@ -142,7 +142,7 @@ def stepwise(
     Returns:
         (samples, steps, N).
     """
-    state, step = neuron.initial(currents[:, 0]), neuron.stepper(currents.shape[2])
+    state, step = neuron.initial(currents[:, 0]), _stepper(neuron, currents)
     product = _product(feedback)
     spikes: list[Tensor] = []
     # not currents[:, t], whose gradient costs a copy of all steps a step
@@ -152,6 +152,13 @@ def stepwise(
         state = step(u, state)
         spikes.append(state.spike)
     return torch.stack(spikes, 1)
+
+
+def _stepper(neuron: Neuron, currents: Tensor) -> Step:
+    size = currents.shape[2]
+    if isinstance(neuron, LinearNeuron) and advances(currents):
+        return partial(advance, neuron.constants(size))
+    return neuron.stepper(size)
 
 
 def _recorded_stepwise(

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from neurosim.errors import UsageError
 from neurosim.models.spiking import loops
-from neurosim.models.spiking.constants import Constants, Flag, Row
+from neurosim.models.spiking.constants import Constants, Flag, Row, State
 from neurosim.models.spiking.surrogates import KINDS, Surrogate
 
 Engine = Literal["auto", "torch"]
@@ -452,6 +452,72 @@ def _flops(currents: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     """Two operations for each synapse and step, as if every neuron spiked: a digital matrix product's."""
     chips, samples, steps, size = currents
     return 2 * chips * samples * steps * size * weight[1]
+
+
+def advances(x: Tensor) -> bool:
+    """Whether :func:`advance` takes such inputs: no gradients, and numbers that kernels compute."""
+    return not torch.is_grad_enabled() and _compiled(x, False)
+
+
+def advance(k: Constants, u: Tensor, state: State) -> State:
+    """As :func:`neurosim.models.spiking.step`, in one pass over memory and without gradients.
+
+    Args:
+        k: constants of one chip.
+        u: (samples, N) float32 on the CPU.
+        state: before the step.
+    """
+    values, blocked = k.values.unsqueeze(0), k.blocked.unsqueeze(0)
+    each = (state.v, state.spike, state.current, state.adaptation, state.left)
+    found: Any = _advance(u.unsqueeze(0), values, blocked, *(one.unsqueeze(0) for one in each), int(k.flags))
+    return State(*(one.squeeze(0) for one in found))
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::spiking_step", mutates_args=())
+def _advance(
+    given: Tensor,
+    constants: Tensor,
+    blocked: Tensor,
+    v: Tensor,
+    spike: Tensor,
+    current: Tensor,
+    adaptation: Tensor,
+    left: Tensor,
+    flags: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from neurosim.models.spiking import kernels
+    from neurosim.random import follow_torch_threads
+
+    state = (v, spike, current, adaptation, left)
+    out = [torch.empty_like(one, memory_format=torch.contiguous_format) for one in state]
+    follow_torch_threads()
+    kernels.advance(
+        _array(given), _array(constants), _array(blocked.to(torch.int32)), flags,
+        *(_array(one) for one in state), *(one.numpy() for one in out),
+    )  # fmt: skip
+    return out[0], out[1], out[2], out[3], out[4]
+
+
+@_advance.register_fake
+def _(
+    given: Tensor,
+    constants: Tensor,
+    blocked: Tensor,
+    v: Tensor,
+    spike: Tensor,
+    current: Tensor,
+    adaptation: Tensor,
+    left: Tensor,
+    flags: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    v, spike, current, adaptation, left = (
+        torch.empty_like(one, memory_format=torch.contiguous_format)
+        for one in (v, spike, current, adaptation, left)
+    )
+    return v, spike, current, adaptation, left
+
+
+torch.library.register_vmap(_advance, _over_chips(_advance))
 
 
 def leak(x: Tensor, decay: Tensor, *, engine: Engine = "auto") -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neurosim.errors import UsageError
+from neurosim.feedback import Feedback
 from neurosim.models.spiking import (
     AdEx,
     Alif,
@@ -204,6 +205,19 @@ def test_plain_neurons_are_those_of_the_general_loop(
         leaves = (u, w) if recurrent else (u,)
         found.append([y.detach(), *torch.autograd.grad(y, leaves, grad)])
     close(found[0], found[1], 1e-11)
+
+
+@each_neuron
+@each_delay
+def test_steps_by_a_kernel_are_those_by_torch(name: str, delayed: bool) -> None:
+    case = Case(name, torch.float32)
+    layer = Neurons(NEURONS[name], SIZE, delay_s=3e-3 if delayed else None)
+    feedback = Feedback(lambda spikes: spikes @ case.w.t())  # nobody knows that it is a matrix
+    expected = layer(case.u, feedback).detach()
+    assert 0.02 < float(expected.mean()) < 0.7
+    with torch.no_grad():
+        assert torch.equal(layer(case.u, feedback), expected)
+        assert torch.equal(layer.record(case.u, feedback).spikes, expected)
 
 
 def test_leak_kernels_agree_with_torch() -> None:
