@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import shutil
 import tempfile
-import re
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
