@@ -71,12 +71,12 @@ PAPER = AdversarialWeights(beta=0.1, eta=0.3, zeta=0.1, steps=10)
 """The weight-attack paper's FN + β row for its CNN: 13 passes a step."""
 
 ROBUST = Combined(
-    ForwardNoise(eta=0.4, ramp=0.3),
+    MultiplicativeCopies(sigma=0.4, copies=4, ramp=0.3),
     (AdversarialWeights(beta=0.25, zeta=0.1, steps=3),),
     average=MovingAverage(decay=0.999),
 )
 """What ``--robust`` means: better than the paper's row on digits at less than half its passes (6);
-docs/robust.md says for which networks noise alone is better still."""
+docs/robust.md says for which networks its first part alone is better still."""
 
 ROBUST_MISMATCH = 0.5
 """The mismatch at which ``--robust`` chooses its best epoch."""

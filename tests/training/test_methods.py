@@ -446,8 +446,8 @@ class TestAdversarial:
 
     def test_robust_costs_less_than_half_of_it(self) -> None:
         table = describe(ROBUST)
-        assert table["name"] == "noise+adversarial+ema"
-        assert (table["noise"]["eta"], table["adversarial"]["steps"]) == (0.4, 3)
+        assert table["name"] == "damp+adversarial+ema"
+        assert (table["damp"]["sigma"], table["adversarial"]["steps"]) == (0.4, 3)
         assert ROBUST.passes == 6
 
 
