@@ -77,11 +77,11 @@ def test_settings_of_parts_act_and_are_recorded(neurosim, tmp_path, name, change
 
 
 def test_robust_takes_settings_of_its_parts(neurosim, tmp_path):
-    changes = sets("method.noise.eta=0.6", "method.adversarial.steps=1", "method.ema.decay=0.9")
+    changes = sets("method.damp.sigma=0.6", "method.adversarial.steps=1", "method.ema.decay=0.9")
     answer = neurosim("train", *TINY, "--robust", *changes, "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
     table = config(tmp_path / "run")["method"]
-    assert (table["noise"]["eta"], table["noise"]["ramp"]) == (0.6, 0.3)
+    assert (table["damp"]["sigma"], table["damp"]["ramp"]) == (0.6, 0.3)
     assert (table["adversarial"]["steps"], table["ema"]["decay"]) == (1, 0.9)
 
 

@@ -37,7 +37,7 @@ def test_another_seed_is_another_network(neurosim, trained, tmp_path):
 
 def test_the_default_folder_names_data_model_and_method(neurosim, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert neurosim("train", *TINY, "--robust", "--set", "method.noise.eta=0.5", "--epochs", "1").code == 0
+    assert neurosim("train", *TINY, "--robust", "--set", "method.damp.sigma=0.5", "--epochs", "1").code == 0
     assert (tmp_path / "runs/digits-mlp-robust/model.safetensors").is_file()
 
 
