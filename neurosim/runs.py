@@ -799,7 +799,7 @@ def train_run(
             model,
             {
                 "train": Batches(kept(splits.train), config.train.batch_size, shuffle_seed=config.train.seed),
-                "validation": Batches(kept(splits.validation), _test_batch(splits)),
+                "validation": Batches(kept(splits.validation), batch_size_for(splits)),
             },
             method=method_from(options.pop("name"), options),
             hardware=None if config.hardware is None else Hardware.model_validate(config.hardware),
@@ -822,7 +822,7 @@ def _beside(examples: Examples, device: torch.device) -> Examples:
     return replace(examples, inputs=examples.inputs.to(device), targets=examples.targets.to(device))
 
 
-def _test_batch(splits: Splits) -> int:
+def batch_size_for(splits: Splits) -> int:
     """Samples a forward pass: a function of the data, because equal batches give equal bits."""
     return _at_most(TEST_BATCH, PIXELS_BATCH, splits)
 
@@ -890,7 +890,7 @@ def _differences(model: nn.Module, final: nn.Module, splits: Splits, folder: Pat
     off = size = 0.0
     changed = decisions = 0
     with torch.no_grad():
-        for x, y in Batches(splits.validation[:CALIBRATION_SAMPLES], _test_batch(splits)):
+        for x, y in Batches(splits.validation[:CALIBRATION_SAMPLES], batch_size_for(splits)):
             before, after = model(x), final(x)
             off = max(off, float((before - after).abs().max()))
             size = max(size, float(before.abs().max()))
@@ -962,7 +962,7 @@ def evaluate_run(
     from neurosim.evaluation import digital_accuracy, evaluate, one_thread
 
     splits = run.splits(data_dir)
-    test = Batches(splits.test if limit is None else splits.test[:limit], _test_batch(splits))
+    test = Batches(splits.test if limit is None else splits.test[:limit], batch_size_for(splits))
     threads = contextlib.nullcontext() if workers is None and engine in (None, "local") else one_thread()
     with run.at_work(), threads:
         net = run.deploy(hardware, splits, placement)
@@ -980,7 +980,7 @@ def evaluate_run(
         off = None
         if net.options["products"] != "float32":
             first = Lot(hardware, seed)[int(table.column("chip")[0])]
-            some = splits.test[: _test_batch(splits)].inputs
+            some = splits.test[: batch_size_for(splits)].inputs
             off = net.products_error(first, some, time_s=min(times_s))
         return Evaluation(table, digital_accuracy(net, test), hardware, off)
 

@@ -122,11 +122,11 @@ def flatness(
 
 def _data(run: Run, part: str, limit: int | None, data_dir: Path | None) -> Batches:
     from neurosim.data import Batches
-    from neurosim.runs import _test_batch
+    from neurosim.runs import batch_size_for
 
     splits: Splits = run.splits(data_dir)
     examples = {"train": splits.train, "validation": splits.validation, "test": splits.test}[part]
-    return Batches(examples if limit is None else examples[:limit], _test_batch(splits))
+    return Batches(examples if limit is None else examples[:limit], batch_size_for(splits))
 
 
 def _measured(

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import neurosim as ns
+from neurosim.devices.mappings import MAPPINGS
 from neurosim.errors import UsageError
 from neurosim.feedback import OffDiagonal, feedback_of
 from neurosim.models.spiking import AdEx, Alif, CubaLif, Lif, Neuron, Recurrent
 
 SIZE, CHIPS = 40, 3
-MAPPINGS = [
-    "differential-pair",
-    "two-sided-pair",
-    "offset-column",
-    "unit-column",
-    "bit-sliced",
-    "significance-pairs",
-]
 # what a recurrent layer may meet, and whether its read is a matrix
 HARDWARE: dict[str, tuple[ns.Hardware, bool]] = {
     "mismatch": (ns.hardware("gaussian-mismatch"), True),

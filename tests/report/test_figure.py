@@ -30,17 +30,6 @@ def make(middle: float, spread: float, ages=AGES, chips: int = 30) -> Table:
     return Table.from_rows(rows, ["chip", "time_s", "accuracy"])
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The figures drawn, to look into."""
-    from matplotlib.figure import Figure
-
-    figures: list = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    return figures
-
-
 def texts(drawn) -> list:
     axes = drawn.axes[0]
     labels = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label]

@@ -25,17 +25,6 @@ def plane(size: float) -> Plane:
     return Plane(AT, 0.3 + size * SQUARES, np.ones_like(SQUARES))
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The figures drawn, to look into."""
-    from matplotlib.figure import Figure
-
-    figures: list = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    return figures
-
-
 @pytest.mark.parametrize("count", [1, 4])
 def test_same_numbers_same_bytes(tmp_path, count: int):
     names = ["$x_{<b>", *map(str, range(1, count))]

@@ -19,17 +19,6 @@ from neurosim.report.spiking import chips_figure, look_figure
 NAMES = ("N", "L", "R", "$V_{<b>")
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The figures drawn, to look into."""
-    from matplotlib.figure import Figure
-
-    figures: list = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    return figures
-
-
 @pytest.fixture(scope="module")
 def seen() -> tuple:
     """A sample, the network on it, and on three chips."""
