@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from neurosim.errors import UsageError
 from neurosim.landscape.parameters import (
@@ -111,8 +112,12 @@ class Step:
         return (1.0 - self.soft.weight) * task + (self.soft.weight * t * t) * told
 
     def parts(self, count: int) -> list[Step]:
-        """The batch in ``count`` parts of nearly equal size (fewer, if it has fewer samples)."""
-        count = min(count, len(self.inputs))
+        """The batch in ``count`` parts of nearly equal size; fewer, if it has fewer samples.
+
+        Batch normalisation has no statistics of one sample: parts then have two at least.
+        """
+        least = 2 if any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules()) else 1
+        count = max(1, min(count, len(self.inputs) // least))
         edges = [round(k * len(self.inputs) / count) for k in range(count + 1)]
         return [self._part(slice(a, b)) for a, b in itertools.pairwise(edges)]
 

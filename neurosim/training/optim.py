@@ -130,10 +130,12 @@ def clip_adaptive_(parameters: Iterable[nn.Parameter], ratio: float) -> None:
         axes = tuple(range(1, p.dim()))
         largest = ratio * _norms(p.detach(), axes).clamp_(min=_LEAST_NORM)
         found = _norms(p.grad, axes)
-        factor = (largest / found.clamp(min=_TINY)).clamp_(max=1.0)
+        factor = (largest / found.clamp(min=_TINY)).clamp_(max=1.0).to(p.grad.dtype)
         p.grad.copy_(torch.where(found.isfinite(), p.grad * factor, 0.0))
 
 
 def _norms(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """l2 over these axes, which stay; absolute values where there are none."""
-    return torch.linalg.vector_norm(x, dim=axes, keepdim=True) if axes else x.abs()
+    """l2 over these axes, which stay, summed in float64 (squares of 10²⁰); absolute values without axes."""
+    if not axes:
+        return x.abs().double()
+    return torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=torch.float64)

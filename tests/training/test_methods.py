@@ -174,6 +174,16 @@ class TestEveryMethod:
         assert first[1] == second[1]
         assert torch.equal(torch.get_rng_state(), before)
 
+    @pytest.mark.parametrize("batch", [2, 3, 5])
+    @pytest.mark.parametrize("method", EVERY)
+    def test_the_last_batch_of_an_epoch_may_be_small(self, method: Any, batch: int) -> None:
+        """Batch normalisation of features has no statistics of one sample: no part may have less than two."""
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)).train()
+        _, x, y = problem("mlp", batch=batch)
+        grads, metrics, _ = gradients(method, model, x, y)
+        assert math.isfinite(metrics["loss"])
+        assert all(g is not None and bool(torch.isfinite(g).all()) for g in grads.values())
+
     @networks
     @pytest.mark.parametrize("method", EVERY)
     def test_parameters_stay_and_gradients_accumulate(self, method: Any, network: str) -> None:
