@@ -13,6 +13,8 @@ import typer
 
 from neurosim import console, interrupts
 from neurosim.commands import opening
+from neurosim.commands.on_chips import age_of, hardware_of
+from neurosim.commands.options import DataDir, Json, Out
 from neurosim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ PARTS = ("train", "validation", "test")
 TARGETS = ("weights", "inputs")
 MOST = 6  # networks in a figure
 SIZES = {"weights": "0.05,0.1,0.2", "inputs": "2/255,8/255,16/255", "pgd-l2": "0.25,0.5,1"}
-DEFAULT_HARDWARE = "pcm-joshi-2020"
 DEFAULT_CHIPS = 5
 _ONLY = {
     "weights": ("--loss", "--per", "--paper", "--draws", "--parameters"),
@@ -94,11 +95,9 @@ def attack(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of starts and draws; of inputs also of the lot.")
     ] = 0,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the results go.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the data sets; else NEUROSIM_DATA.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")] = False,
+    out: Out = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Look for the worst weights near trained ones, or for the worst inputs near those of the data.
 
@@ -338,17 +337,12 @@ def _on_inputs(
     at: str | None,
     changes: list[str] | None,
 ) -> _OnInputs:
-    from neurosim.devices import hardware as described
-    from neurosim.evaluation import parse_times
     from neurosim.evaluation.input_attacks import InputAttack
-    from neurosim.runs import parse_changes
 
-    times_s = parse_times(at or "0s")
-    if len(times_s) != 1:
-        raise UsageError(f"expected one age, --at 1d; got {at!r}")
+    time_s = age_of(at)
     attacks = [InputAttack(name or "pgd", size, **chosen) for size in sizes]
-    found = described(hardware or DEFAULT_HARDWARE).with_all(parse_changes(changes or []))
-    return _OnInputs(attacks, found, chips or DEFAULT_CHIPS, times_s[0])
+    found = hardware_of(hardware, changes)
+    return _OnInputs(attacks, found, chips or DEFAULT_CHIPS, time_s)
 
 
 def _check_given(target: str, given: set[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from neurosim import console, interrupts
+from neurosim.commands.options import Json
 from neurosim.errors import UsageError
 
 KEPT = ("config.toml", "model.safetensors")
@@ -19,7 +20,7 @@ def export(
     to: Annotated[str, typer.Option("--to", help="The simulator: aihwkit.")] = "aihwkit",
     hardware: Annotated[str, typer.Option("--hardware", metavar="NAME|FILE")] = "pcm-aihwkit-default",
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: RUN/aihwkit.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a run, a hardware description and a script that puts them on aihwkit's tiles."""
     if to != "aihwkit":

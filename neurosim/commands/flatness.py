@@ -12,6 +12,7 @@ import typer
 
 from neurosim import console, interrupts
 from neurosim.commands import opening
+from neurosim.commands.options import DataDir, Json, Out
 from neurosim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -84,11 +85,9 @@ def flatness(
         typer.Option("--parameters", metavar="PATTERN", help="Move these parameters too; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other random lines and vectors.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the results go.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the data sets; else NEUROSIM_DATA.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")] = False,
+    out: Out = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Measure how flat the loss is around trained weights: slope along random lines, and curvature.
 

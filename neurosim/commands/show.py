@@ -12,6 +12,8 @@ import typer
 
 from neurosim import console, interrupts
 from neurosim.commands import opening
+from neurosim.commands.on_chips import age_of, hardware_of
+from neurosim.commands.options import DataDir, Json
 from neurosim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -92,10 +94,8 @@ def show(
         typer.Option("--model", metavar="MODULE:CALLABLE", help="Your own network that the RUN records."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the pictures go.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the data sets; else NEUROSIM_DATA.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Look inside a spiking network on one sample: spikes, potentials, currents, firing rates, scores.
 
@@ -132,16 +132,10 @@ def _neurons(text: str | None) -> list[int]:
 
 
 def _hardware(name: str | None, at: str | None, changes: list[str] | None) -> tuple[Hardware | None, float]:
-    from neurosim.devices import hardware as described
-    from neurosim.evaluation import parse_times
-    from neurosim.runs import parse_changes
-
     if name is None:
         return None, 0.0
-    times_s = parse_times(at or "0s")
-    if len(times_s) != 1:
-        raise UsageError(f"expected one age, --at 1d; got {at!r}")
-    return described(name).with_all(parse_changes(changes or [])), times_s[0]
+    time_s = age_of(at)
+    return hardware_of(name, changes), time_s
 
 
 def _shown(label: str, run: Run, asked: Asked, data_dir: Path | None, check: Callable[[], None]) -> Shown:

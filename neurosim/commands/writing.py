@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from neurosim import console
+from neurosim.commands.options import Json
 from neurosim.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Writing devices: hysteresis, pulses, program-and-verify.")
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="vteam, linear-ion-drift or stanford-pku.", show_default=False)
 ]
