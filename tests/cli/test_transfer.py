@@ -17,6 +17,7 @@ from neurosim import runs as run_folders
 from neurosim.errors import RunError, UsageError
 from neurosim.models.fusing import Fusable, fold_batchnorm
 from neurosim.runs import WHOLE, begin_from
+from neurosim.runs.weights import begin
 
 TINY = ["--epochs", "2", "--limit", "120", "--batch-size", "40", "--device", "cpu"]
 SMALL = [*TINY, "--set", "model.hidden=[16]"]
@@ -97,7 +98,7 @@ def test_several_parts_the_longer_prefix_last(here, source):
     shutil.copy(source / "config.toml", "other")
     made = run_folders.read_config(source)
     both = run_folders.with_init(made, {"layers.3": "other", "layers": source})
-    run_folders._begin(net, both, begun=False)
+    begin(net, both, begun=False)
     state = net.state_dict()
     assert torch.equal(state["layers.1.weight"], weights(source)["layers.1.weight"])
     assert torch.equal(state["layers.3.weight"], other["layers.3.weight"])
