@@ -1,4 +1,4 @@
-"""Altered copies of training images: flips, shifts and small rotations, drawn anew for each step."""
+"""Altered copies of training images: flips, turns, shifts and erased patches, drawn anew for each step."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from neurosim.errors import UsageError, unknown
 from neurosim.landscape.parameters import DrawsFor
 from neurosim.training.settings import check_integer, check_number
 
+ERASED_AREA = (0.02, 0.4)
+MOST_ASPECT = 1.0 / 0.3
+
 
 @final
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Augmentation:
         flip: left and right exchanged, for half of the images.
         rotate_deg: turned about the middle by an angle uniform in ± this, bilinear, 0 outside.
         shift: moved by whole pixels, uniform in ± this in both directions, 0 outside.
+        erase: probability that a rectangle is set to 0: 2 to 40 % of the area, uniform, height over width of
+            0.3 to 3.3, log-uniform, anywhere inside (random erasing: Zhong et al., AAAI 2020,
+            arXiv 1708.04896, whose ranges these are).
 
     >>> Augmentation()(torch.ones(1, 1, 2, 2), lambda what: None).shape
     torch.Size([1, 1, 2, 2])
@@ -34,12 +40,16 @@ class Augmentation:
     flip: bool = False
     rotate_deg: float = 0.0
     shift: int = 0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise UsageError(f"expected augment.flip, true or false; got {self.flip!r}")
         check_number("augment.rotate_deg", self.rotate_deg, least=0.0)
         check_integer("augment.shift", self.shift, 0)
+        check_number("augment.erase", self.erase, least=0.0)
+        if self.erase > 1.0:
+            raise UsageError(f"expected augment.erase, a probability; got {self.erase!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Self:
@@ -52,7 +62,7 @@ class Augmentation:
 
     def __call__(self, images: Tensor, draws_for: DrawsFor) -> Tensor:
         """The batch, altered by the streams of its step; itself where nothing is to be done."""
-        if not (self.flip or self.rotate_deg or self.shift):
+        if self == Augmentation():
             return images
         if images.dim() != 4:
             raise UsageError(
@@ -68,6 +78,8 @@ class Augmentation:
             )
         if self.shift:
             images = _shifted(images, draws_for("shift").uniform((len(images), 2), device=place), self.shift)
+        if self.erase:
+            images = _erased(images, draws_for("erase").uniform((len(images), 5), device=place), self.erase)
         return images
 
 
@@ -92,3 +104,27 @@ def _shifted(images: Tensor, uniform: Tensor, most: int) -> Tensor:
     numbers = torch.arange(len(images), device=images.device)
     taken = padded[numbers[:, None, None], :, rows[:, :, None], cols[:, None, :]]
     return taken.permute(0, 3, 1, 2)
+
+
+def _erased(images: Tensor, uniform: Tensor, probability: float) -> Tensor:
+    """A rectangle of zeros in those images whose first number is below the probability.
+
+    Sides are rounded to whole pixels and end at the image's own: a flat patch of much area is cut there.
+    """
+    height, width = images.shape[-2:]
+    chosen, area, aspect, top, left = uniform.to(torch.float32).unbind(1)
+    least, most = ERASED_AREA
+    pixels = (least + (most - least) * area) * height * width
+    ratio = torch.exp((2.0 * aspect - 1.0) * math.log(MOST_ASPECT))
+    rows = (pixels * ratio).sqrt().round().clamp(1, height)
+    cols = (pixels / ratio).sqrt().round().clamp(1, width)
+    inside_rows = _between(height, (top * (height - rows + 1)).floor(), rows, images.device)
+    inside_cols = _between(width, (left * (width - cols + 1)).floor(), cols, images.device)
+    hidden = (chosen < probability)[:, None, None] & inside_rows[:, :, None] & inside_cols[:, None, :]
+    return images.masked_fill(hidden[:, None], 0.0)
+
+
+def _between(size: int, start: Tensor, length: Tensor, device: torch.device) -> Tensor:
+    """(batch, size): which of the positions lie in [start, start + length)."""
+    at = torch.arange(size, device=device)
+    return (at >= start[:, None]) & (at < (start + length)[:, None])

@@ -1,6 +1,6 @@
 """The recurrence of :mod:`neurosim.models.spiking.constants` over all steps by torch operations.
 
-What runs on a GPU, in float64, and wherever the kernels do not; gradients are written by hand, so that no
+What runs in float64 and wherever the kernels do not; gradients are written by hand, so that no
 graph of single steps is kept.  Shapes and meaning as in :mod:`neurosim.models.spiking.kernels`, whose oracle
 this is.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from neurosim.models.spiking import plain_loops
 from neurosim.models.spiking.constants import Flag, Row
 from neurosim.models.spiking.plain_loops import is_plain
+from neurosim.models.spiking.series import Series, of_constants
 from neurosim.models.spiking.surrogates import Surrogate
 
 Kept = tuple[
@@ -166,7 +167,7 @@ def _backward(  # noqa: C901
     k = _rows(constants)
     zero = torch.zeros(chips, samples, size, dtype=grad_spikes.dtype, device=grad_spikes.device)
     grad_currents = torch.empty_like(grad_spikes)
-    grad_constants = [zero.clone() for _ in Row] if wanted[2] else []
+    series = Series.empty(grad_spikes, flags) if wanted[2] else None
     recurrent, adaptive = weight.shape[1] > 0, bool(flags & Flag.ADAPTIVE)
     subtract, detached = bool(flags & Flag.SUBTRACT), bool(flags & Flag.DETACHED)
     delayed, refractory = bool(flags & Flag.DELAYED), bool(flags & Flag.REFRACTORY)
@@ -188,8 +189,6 @@ def _backward(  # noqa: C901
         else:
             if not detached:
                 g_spike.addcmul_(after, k[Row.RESET] - v)
-            if wanted[2]:
-                grad_constants[Row.RESET].addcmul_(after, fired)
             after = after * (1 - fired)
         x = v - level
         slope = surrogate.slope(x / level if surrogate.relative else x)
@@ -207,18 +206,21 @@ def _backward(  # noqa: C901
             if subtract:
                 d_level = torch.addcmul(d_level, d_v, before, value=-1)
             d_b = k[Row.ADA_DECAY] * d_b + k[Row.ADA_GAIN] * d_level
+        if series is not None:
+            series.potentials[:, :, t] = d_v
+            series.thresholds[:, :, t] = d_level
+            if adaptive:
+                series.adaptations[:, :, t] = d_b
         if held is not None and not subtract:
-            if wanted[2]:
-                grad_constants[Row.RESET].add_(d_v * held)
             d_v = d_v.masked_fill(held, 0.0)
         d_u = k[Row.GAIN] * d_v
         if flags & Flag.SYNAPSE:
             d_i = torch.addcmul(d_u, k[Row.SYN_DECAY], d_i)
             d_u = k[Row.SYN_GAIN] * d_i
+            if series is not None:
+                series.currents[:, :, t] = d_i
         grad_currents[:, :, t] = d_u
         level_next = level
-        if wanted[2]:
-            _add_constants(grad_constants, t, k, flags, kept, before, d_v, d_i, d_b, d_level)
         fired = before
         if recurrent and t > 0:
             product = torch.bmm(d_u, weight)
@@ -226,9 +228,9 @@ def _backward(  # noqa: C901
                 _send_back(returned, product, flight.delays, t)
             else:
                 returned[0] = product
-    grad_weight = _of_weight(grad_currents, weight, flight) if wanted[1] and recurrent else weight[:, :0]
-    summed = torch.stack([one.sum(1) for one in grad_constants], 1) if wanted[2] else constants[:, :0]
-    return grad_currents, grad_weight, summed
+    of_weight = weight_gradient(grad_currents, weight, codes, delays, flags, wanted[1])
+    summed = constants[:, :0] if series is None else of_constants(series, constants, flags, kept)
+    return grad_currents, of_weight, summed
 
 
 def _send_back(returned: list[Tensor], product: Tensor, delays: Tensor, t: int) -> None:
@@ -240,50 +242,21 @@ def _send_back(returned: list[Tensor], product: Tensor, delays: Tensor, t: int) 
             returned[slot] = torch.where(delays == d, product, returned[slot])
 
 
-def _of_weight(deltas: Tensor, weight: Tensor, flight: _Flight) -> Tensor:
-    """Σ over steps and samples of delta ⊗ spike."""
+def weight_gradient(
+    deltas: Tensor, weight: Tensor, codes: Tensor, delays: Tensor, flags: Flag, wanted: bool = True
+) -> Tensor:
+    """Σ over steps and samples of delta ⊗ spike; no rows where nobody wants it or nothing is recurrent."""
     chips, _, steps, size = deltas.shape
+    if not wanted or not weight.shape[1]:
+        return weight[:, :0]
+    flight = _Flight(codes, delays, bool(flags & Flag.DELAYED))
     if not flight.delayed:
-        arrived = (flight.codes[:, :, :-1] == 1).to(deltas.dtype).reshape(chips, -1, size)
+        arrived = (codes[:, :, :-1] == 1).to(deltas.dtype).reshape(chips, -1, size)
         return torch.bmm(deltas[:, :, 1:].reshape(chips, -1, size).transpose(1, 2), arrived)
     total = torch.zeros_like(weight)
     for t in range(1, steps):
         total.baddbmm_(deltas[:, :, t].transpose(1, 2), flight.due(t, deltas.dtype))
     return total
-
-
-def _add_constants(
-    grads: list[Tensor],
-    t: int,
-    k: list[Tensor],
-    flags: Flag,
-    kept: Kept,
-    fired: Tensor,
-    d_v: Tensor,
-    d_i: Tensor,
-    d_b: Tensor,
-    d_level: Tensor,
-) -> None:
-    """What one step says of the constants."""
-    _, potentials, adaptations, inputs, synaptic = kept
-    synapse = bool(flags & Flag.SYNAPSE)
-    before = potentials[:, :, t - 1] if t else k[Row.INITIAL].expand_as(d_v)
-    if not flags & Flag.SUBTRACT:
-        before = torch.where(fired > 0, k[Row.RESET], before)
-    grads[Row.DECAY].addcmul_(d_v, before)
-    grads[Row.GAIN].addcmul_(d_v, (synaptic if synapse else inputs)[:, :, t])
-    grads[Row.LEAK].add_(d_v)
-    grads[Row.THRESHOLD].add_(d_level)
-    if t == 0:
-        grads[Row.INITIAL].addcmul_(d_v, k[Row.DECAY])
-    if synapse:
-        if t:
-            grads[Row.SYN_DECAY].addcmul_(d_i, synaptic[:, :, t - 1])
-        grads[Row.SYN_GAIN].addcmul_(d_i, inputs[:, :, t])
-    if flags & Flag.ADAPTIVE:
-        was = adaptations[:, :, t - 1] if t else torch.zeros_like(d_b)
-        grads[Row.ADA_DECAY].addcmul_(d_b, was - fired)
-        grads[Row.ADA_GAIN].addcmul_(d_level, adaptations[:, :, t])
 
 
 def leak_forward(x: Tensor, decay: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """A layer of spiking neurons over all steps as one operation of torch: ``integrate``.
 
 The operation is a custom operator: autograd, ``torch.func``, ``torch.compile``, the meta device and the
-counter of multiply-accumulates see one node, whatever runs inside: numba kernels for float32 on the CPU,
-torch elsewhere.
+counter of multiply-accumulates see one node, whatever runs inside: for float32 numba's kernels on the CPU and
+Triton's on a GPU, and torch elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from neurosim.models.spiking.surrogates import KINDS, Surrogate
 
 Engine = Literal["auto", "torch"]
 _NAMESPACE = "neurosim"
+_TRITON = importlib.util.find_spec("triton") is not None  # comes with torch for CUDA on Linux
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,15 @@ def _compiled(x: Tensor, torch_only: bool) -> bool:
     return not torch_only and x.device.type == "cpu" and x.dtype == torch.float32
 
 
+def _steps(x: Tensor, torch_only: bool) -> Any:
+    """Who runs the steps where the kernels for the CPU do not: those for a GPU, or torch."""
+    if torch_only or x.device.type != "cuda" or not _TRITON:
+        return loops
+    from neurosim.models.spiking import gpu_kernels
+
+    return gpu_kernels if gpu_kernels.takes(x) else loops
+
+
 @torch.library.custom_op(f"{_NAMESPACE}::spiking_layer", mutates_args=())
 def _layer(
     currents: Tensor,
@@ -198,7 +209,7 @@ def _layer(
         flags &= ~Flag.REFRACTORY
     if not _compiled(currents, torch_only):
         out = _rooms(currents, flags, keep, keep_inputs, time_first=True)
-        loops.forward(currents, weight, constants, blocked, delays, Flag(flags), out)
+        _steps(currents, torch_only).forward(currents, weight, constants, blocked, delays, Flag(flags), out)
         return out
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
@@ -304,7 +315,9 @@ def _layer_backward(
     if not _compiled(grad_spikes, torch_only):
         wanted = (True, wants_weight, wants_constants)
         surrogate = _surrogate(kind, height, steepness, flags)
-        found = loops.backward(grad_spikes, weight, constants, delays, Flag(flags), surrogate, kept, wanted)
+        found = _steps(grad_spikes, torch_only).backward(
+            grad_spikes, weight, constants, delays, Flag(flags), surrogate, kept, wanted
+        )
         return found[0], found[1].clone(), found[2].clone()
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
@@ -551,7 +564,7 @@ def leak(x: Tensor, decay: Tensor, *, engine: Engine = "auto") -> Tensor:
 @torch.library.custom_op(f"{_NAMESPACE}::leak", mutates_args=())
 def _leak(x: Tensor, decay: Tensor, torch_only: bool) -> Tensor:
     if not _compiled(x, torch_only):
-        return loops.leak_forward(x, decay)
+        return cast(Tensor, _steps(x, torch_only).leak_forward(x, decay))
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
 
@@ -569,7 +582,7 @@ def _(x: Tensor, decay: Tensor, torch_only: bool) -> Tensor:
 @torch.library.custom_op(f"{_NAMESPACE}::leak_backward", mutates_args=())
 def _leak_backward(grad: Tensor, decay: Tensor, y: Tensor, torch_only: bool) -> tuple[Tensor, Tensor]:
     if not _compiled(grad, torch_only):
-        return loops.leak_backward(grad, decay, y)
+        return cast("tuple[Tensor, Tensor]", _steps(grad, torch_only).leak_backward(grad, decay, y))
     from neurosim.models.spiking import kernels
     from neurosim.random import follow_torch_threads
 
