@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	@$(BIN)/python -m pip install --quiet --no-deps badcrossbar   # a peer for tests and benchmarks, without its plots
 	@$(BIN)/python -m pip install --quiet --no-deps pytorchcv torch_geometric   # networks for tests, without torchvision
-	@$(BIN)/python -m pip install --quiet --no-deps norse nirtorch snntorch python_speech_features   # peers, compared with
+	@$(BIN)/python -m pip install --quiet --no-deps norse nirtorch snntorch python_speech_features sinabs pbr spikingjelly loguru rockpool   # peers, compared with
 	@touch $@
 
 # Two small networks, equal but for the method; a second `make demo` takes what is done from runs/demo.

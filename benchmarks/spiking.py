@@ -170,7 +170,60 @@ def norse_way(case: Case) -> Callable[[], Tensor]:
     return way
 
 
-PEERS: dict[str, Callable[[Case], Callable[[], Tensor]]] = {"snntorch": snntorch_way, "norse": norse_way}
+def sinabs_way(case: Case) -> Callable[[], Tensor]:
+    from sinabs.activation import SingleSpike
+    from sinabs.layers import LIFRecurrent
+
+    layer = LIFRecurrent(tau_mem=20.0, rec_connect=case.recurrent, spike_fn=SingleSpike)
+
+    def way() -> Tensor:
+        layer.reset_states()
+        return layer(case.input(case.x))
+
+    return way
+
+
+def spikingjelly_way(case: Case) -> Callable[[], Tensor]:
+    from spikingjelly.activation_based.neuron import LIFNode
+
+    cell = LIFNode(tau=20.0, v_reset=None)
+
+    def way() -> Tensor:
+        cell.reset()
+        spike = torch.zeros(len(case.x), SIZE)
+        found = []
+        for u in case.input(case.x).unbind(1):
+            spike = cell(u + case.recurrent(spike))
+            found.append(spike)
+        return torch.stack(found, 1)
+
+    return way
+
+
+def rockpool_way(case: Case) -> Callable[[], Tensor]:
+    from rockpool.nn.modules.torch.lif_torch import LIFTorch
+
+    # a synaptic current comes on top, as in Norse; it keeps a weight of its own
+    decay = float(case.neurons.neuron.constants().values[0, 0])
+    layer = LIFTorch(
+        (SIZE, SIZE), leak_mode="decays", alpha=torch.full((SIZE,), decay), beta=torch.full((SIZE, 1), 0.5),
+        has_rec=True, w_rec=case.recurrent.weight.detach().t().clone(), threshold=torch.tensor(1.0),
+    )  # fmt: skip
+
+    def way() -> Tensor:
+        layer.reset_state()
+        return layer(case.input(case.x))
+
+    return way
+
+
+PEERS: dict[str, Callable[[Case], Callable[[], Tensor]]] = {
+    "snntorch": snntorch_way,
+    "norse": norse_way,
+    "sinabs": sinabs_way,
+    "spikingjelly": spikingjelly_way,
+    "rockpool": rockpool_way,
+}
 
 
 def layer(repeats: int) -> None:

@@ -178,7 +178,7 @@ def test_every_neuron_is_tried() -> None:
 
 @pytest.mark.parametrize("capability", [80, 90])
 def test_compile_for_a_gpu(capability: int) -> None:
-    """Down to machine code, by Triton's own assembler: in a process without the interpreter, no GPU needed."""
+    """Down to machine code, by Triton's own assembler, in a process without the interpreter."""
     if DEVICE.type == "cuda":
         pytest.skip("compiled by every other test here")
     script = Path(__file__).with_name("compile_gpu_kernels.py")
