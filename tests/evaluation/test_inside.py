@@ -23,7 +23,7 @@ from neurosim.evaluation.inside import (
     spiking_layers,
     stated_cv,
 )
-from neurosim.models.spiking import AdEx, CubaLif, If, Lif, Neurons, Recurrent
+from neurosim.models.spiking import AdEx, CubaLif, DpiNeuron, DpiSynapse, If, Lif, Neurons, Recurrent
 
 ADC = {"adc.bits": 6, "dac.bits": 6}  # a recurrent read that is no matrix: a step at a time
 
@@ -252,6 +252,41 @@ def test_deviations_are_relative_to_what_was_asked_for():
     assert math.isnan(measured_cv(one_chip))
 
 
+PHYSICAL = {
+    "AdEx": (AdEx(), 3.0, (-1.0, 0.02), 0.02),
+    "DpiNeuron": (DpiNeuron(i_feedback_ampere=5e-12), 300.0, (0.5e-12, 200e-12), 200e-12),
+}
+
+
+@pytest.mark.parametrize("kind", PHYSICAL)
+def test_neurons_with_units_are_seen_too(kind: str):
+    """Volt and ampere: in the neuron's range, at its top where it spikes, and steps as the loop has them."""
+    neuron, size, (low, high), top = PHYSICAL[kind]
+    net = classifier(neuron)
+    with torch.no_grad():
+        for one in net.hidden.parameters():
+            one.mul_(size if one.dim() == 2 else 1.0)
+    x = sample(300).abs()
+    found = look(net, x).layer()
+    assert found.kind == kind and 5 < found.spikes < 300 * found.neurons / 4
+    with torch.no_grad():
+        assert torch.equal(net.hidden(x)[0], found.record.spikes)
+    v, fired = found.record.potentials, found.record.spikes > 0
+    assert low - 1e-6 * abs(low) <= float(v.min()) and float(v.max()) <= high * (1 + 1e-6)
+    torch.testing.assert_close(v[fired], torch.full_like(v[fired], top))
+    torch.testing.assert_close(found.record.thresholds, torch.full_like(v, top))
+    unit = neuron.i_unit_ampere
+    torch.testing.assert_close(found.record.currents[0], unit * found.record.inputs[0])  # nothing adapts yet
+    state, step = neuron.initial(x.new_zeros(1, found.neurons)), neuron.stepper(found.neurons)
+    for t, u in enumerate(found.record.inputs):
+        state = step(u[None], state)
+        assert torch.equal(state.spike[0], found.record.spikes[t])
+    on = look_on(
+        ns.deploy(net, ns.hardware("gaussian-mismatch")), x, ns.Lot(ns.hardware("gaussian-mismatch"))[0:2]
+    )
+    assert not torch.equal(*(one.layer().record.potentials for one in on.looks))
+
+
 def test_one_layer_used_twice_is_two_activities():
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -271,7 +306,7 @@ def test_wrong_use_is_one_sentence():
         spiking_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
     with pytest.raises(UsageError, match=r"expected one sample \(1, ...\); got \(2, 60, 2\)"):
         look(classifier(), sample().expand(2, -1, -1))
-    with pytest.raises(UsageError, match="expected LIF-like neurons to record; got AdEx"):
-        look(nn.Sequential(Recurrent(2, 3, AdEx())), sample())
+    with pytest.raises(UsageError, match="expected neurons with spikes to record; got DpiSynapse"):
+        DpiSynapse().seen(torch.zeros(3), torch.zeros(3))
     with pytest.raises(UsageError, match=r"one score for each class, \(1, classes\); got \(1, 60, 3\)"):
         look(nn.Sequential(Recurrent(2, 3, Lif())), sample())

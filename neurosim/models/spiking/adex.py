@@ -81,6 +81,11 @@ class AdEx(Neuron):
     def stepper(self, size: int) -> Step:
         return partial(_step, self)
 
+    def seen(self, u: Tensor, state: AdExState) -> tuple[Tensor, Tensor, Tensor]:
+        """v in volt, at v_peak where a spike ends the upstroke; I − w in ampere; v_peak."""
+        peak = _as(self.v_peak_volt, state.v)
+        return torch.where(state.spike > 0, peak, state.v), self.i_unit_ampere * u - state.w, peak
+
 
 def _step(cell: AdEx, u: Tensor, state: AdExState) -> AdExState:
     """One step of Euler's rule for both equations, from the state after the reset."""
@@ -102,4 +107,4 @@ def _step(cell: AdEx, u: Tensor, state: AdExState) -> AdExState:
 
 
 def _as(value: Value, like: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.full_like(like, value)
+    return value.expand_as(like) if isinstance(value, Tensor) else torch.full_like(like, value)

@@ -178,6 +178,13 @@ class DpiNeuron(Neuron):
     def stepper(self, size: int) -> Step:
         return partial(_step, self)
 
+    def seen(self, u: Tensor, state: DpiState) -> tuple[Tensor, Tensor, Tensor]:
+        """The membrane's current I, which its potential is here, I_spkthr where it spikes; I_in − I_ahp; and
+        I_spkthr, in ampere."""
+        top = self.i_spike_ampere + torch.zeros_like(state.log_i)
+        membrane = self.i_dark_ampere * torch.exp(state.log_i)
+        return torch.where(state.spike > 0, top, membrane), self.i_unit_ampere * u - state.i_ahp, top
+
 
 def _step(cell: DpiNeuron, u: Tensor, state: DpiState) -> DpiState:
     """One step of Euler's rule for ln I, from the state after the reset."""

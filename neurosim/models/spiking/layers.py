@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from neurosim.errors import UsageError, unknown
 from neurosim.feedback import Feedback, OffDiagonal, feedback_of
-from neurosim.models.spiking.constants import Constants, Row, State, rest, step
 from neurosim.models.spiking.neurons import LinearNeuron, Neuron, Step, Value
 from neurosim.models.spiking.operators import Record, advance, advances, integrate, record
 from neurosim.models.spiking.readout import delayed
@@ -101,14 +100,11 @@ class Neurons(nn.Module):
     def record(self, currents: Tensor, feedback: Feedback | Tensor | None = None) -> Record:
         """Spikes, potentials, currents and thresholds at every step, without gradients.
 
-        Raises:
-            UsageError: neurons other than LIF, CuBa-LIF, ALIF and IF.
+        AdEx neurons have potentials in volt and currents in ampere, DPI neurons both in ampere.
         """
         neuron = self.neuron
-        if not isinstance(neuron, LinearNeuron):
-            raise UsageError(f"expected LIF-like neurons to record; got {type(neuron).__name__}")
-        if _by_steps(feedback):
-            return _recorded_stepwise(neuron.constants(), currents, feedback, self.delays)
+        if not isinstance(neuron, LinearNeuron) or _by_steps(feedback):
+            return _recorded_stepwise(neuron, currents, feedback, self.delays)
         matrix = _matrix(feedback)
         delays = None if matrix is None else self.delays
         return record(_with_added(currents, feedback), neuron.constants(), matrix, delays)
@@ -162,25 +158,25 @@ def _stepper(neuron: Neuron, currents: Tensor) -> Step:
 
 
 def _recorded_stepwise(
-    k: Constants, currents: Tensor, feedback: Feedback | Tensor | None, delays: Tensor | None
+    neuron: Neuron, currents: Tensor, feedback: Feedback | Tensor | None, delays: Tensor | None
 ) -> Record:
-    """The record of the same; arguments as of :func:`stepwise`, with the constants of one chip."""
-    state, product = rest(k, currents[:, 0]), _product(feedback)
-    states: list[State] = []
-    inputs: list[Tensor] = []
+    """The record of the same; arguments as of :func:`stepwise`."""
+    state, step = neuron.initial(currents[:, 0]), neuron.stepper(currents.shape[2])
+    product = _product(feedback)
+    spikes: list[Tensor] = []
+    kept: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
-        for u in currents.unbind(1):
-            if states and product is not None:
-                u = u + product(_arriving([one.spike for one in states], delays))
-            state = step(k, u, state)
-            states.append(state)
-            inputs.append(u)
-        spikes, v, i, b = (
-            torch.stack([getattr(one, name) for one in states], 1)
-            for name in ("spike", "v", "current", "adaptation")
+        for u in _with_added(currents, feedback).unbind(1):
+            if spikes and product is not None:
+                u = u + product(_arriving(spikes, delays))
+            state = step(u, state)
+            spikes.append(state.spike)
+            kept.append((u, *neuron.seen(u, state)))
+        fired = torch.stack(spikes, 1)
+        inputs, potentials, through, levels = (
+            torch.stack([one.expand_as(u) for one in series], 1) for series in zip(*kept, strict=True)
         )
-        levels = k.row(Row.THRESHOLD) + k.row(Row.ADA_GAIN) * b  # without adaptation both are 0
-    return Record(spikes, v, torch.stack(inputs, 1), i, levels)
+    return Record(fired, potentials, inputs, through, levels)
 
 
 def _by_steps(feedback: Feedback | Tensor | None) -> bool:

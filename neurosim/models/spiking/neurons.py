@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neurosim.errors import UsageError
-from neurosim.models.spiking.constants import Constants, Flag, Row, rest, step
+from neurosim.models.spiking.constants import Constants, Flag, Row, State, rest, step
 from neurosim.models.spiking.surrogates import Surrogate
 
 T = TypeVar("T")
@@ -80,6 +80,11 @@ class Neuron:
     def stepper(self, size: int) -> Step:
         """The pure function from an input (…, size) and a state to the next state, whose ``spike`` is the
         output."""
+
+    def seen(self, u: Tensor, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`Neurons.record` keeps of a step with input u: the potential before a reset, the current
+        that drove it, and the level that it had to pass, each (…, N)."""
+        raise UsageError(f"expected neurons with spikes to record; got {type(self).__name__}")
 
 
 def _check(kind: str, name: str, value: Value, above: tuple[str, ...], not_below: tuple[str, ...]) -> None:
@@ -185,6 +190,11 @@ class LinearNeuron(Neuron):
 
     def stepper(self, size: int) -> Step:
         return partial(step, self.constants(size))
+
+    def seen(self, u: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        k = self.constants(u.shape[-1])
+        level = k.row(Row.THRESHOLD) + k.row(Row.ADA_GAIN) * state.adaptation  # without adaptation both are 0
+        return state.v, state.current, level
 
 
 def _spread(value: Value, shape: tuple[int, ...], like: Tensor) -> Tensor:

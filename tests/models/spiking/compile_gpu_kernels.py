@@ -5,14 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ.pop("TRITON_INTERPRET", None)
-
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-from neurosim.models.spiking import gpu_kernels
-
 INTEGERS = {"blocked", "delays", "events"}
 NUMBERS = {"height": "fp32", "steepness": "fp32"}
 NO, YES = (dict.fromkeys(("SYNAPSE", "ADAPTIVE", "REFRACTORY", "DELAYED"), one) for one in (False, True))
@@ -22,6 +14,10 @@ BACKWARD = {"DETACHED": False, "RELATIVE": True, "KIND": 0, "RECURRENT": True, "
 
 def compiled(kernel, pointers, choices, warps, capability):
     """Machine code of a kernel; ``pointers`` are its arrays."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
     signature = {}
     for name in kernel.arg_names:
         if name in choices:
@@ -38,6 +34,9 @@ def compiled(kernel, pointers, choices, warps, capability):
 
 
 def main(capability):
+    os.environ.pop("TRITON_INTERPRET", None)  # read when Triton is imported
+    from neurosim.models.spiking import gpu_kernels
+
     layer = {
         "currents",
         "weight_t",
@@ -63,4 +62,5 @@ def main(capability):
     print("leak")
 
 
-main(int(sys.argv[1]))
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
