@@ -359,7 +359,19 @@ def accuracy_figure(found: Comparison, *, path: str | Path) -> Path:
         parts.append("cross: as published")
     if not together:
         parts.append("grey: all other methods")
+    parts += _out_of_view(found)
     return _save(target, kind, draw, found.title, "  ·  ".join(parts))
+
+
+def failed(found: Comparison) -> list[str]:
+    """Methods whose training came to nothing: at the first level less than half as accurate as the best."""
+    first = {method: found.mean(method, found.levels[0]) for method in found.methods}
+    return [method for method, mean in first.items() if mean < max(first.values()) / 2]
+
+
+def _out_of_view(found: Comparison) -> list[str]:
+    names = ", ".join(f"{_short(one)} ({found.mean(one, found.levels[0]):.3g} %)" for one in failed(found))
+    return [f"below: {names}"] if names else []
 
 
 def _draw_together(figure: Any, found: Comparison) -> None:
@@ -373,7 +385,10 @@ def _draw_together(figure: Any, found: Comparison) -> None:
     axes.set_xlabel(_plain(found.setting), size=13, color=GREY, labelpad=8)
     last = found.levels[-1]
     width, height = _points(figure)
-    ends = [axes.transData.transform((last, found.mean(method, last))) for method in found.methods]
+    bottom = axes.get_ylim()[0]  # where the name of a line that runs below it stands
+    ends = [
+        axes.transData.transform((last, max(found.mean(method, last), bottom))) for method in found.methods
+    ]
     scale = 72.0 / figure.dpi
     tops = [float(end[1]) * scale for end in ends]
     middles = _apart(tops, [size * 1.5] * len(tops), 0.13 * height, 0.84 * height)
@@ -406,7 +421,8 @@ def _draw_apart(figure: Any, found: Comparison) -> None:
                 means = [found.mean(other, level) for level in found.levels]
                 axes.plot(found.levels, means, color="#C4C9D2", linewidth=0.7, zorder=1.2)
         _draw_method(axes, found, method, COLOURS[1], band=0.22, marker=3.5)
-        axes.set_title(_short(method), size=10.5, color=INK, weight="bold", loc="left", pad=4)
+        size = min(10.5, 10.5 * (width / across - 12) / _width(_short(method), 10.5))
+        axes.set_title(_short(method), size=size, color=INK, weight="bold", loc="left", pad=4)
     for number in range(len(methods) - across, len(methods)):  # the last of each column carries the numbers
         panels.flat[number].tick_params(labelbottom=True)
     _limits(panels[0, 0], found)
@@ -435,12 +451,13 @@ def _draw_method(
 
 
 def _limits(axes: Any, found: Comparison) -> None:
-    """All means, worst chips and published means in view."""
+    """All means, worst chips and published means in view, but for those of trainings that failed."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    shown = [found.least(method, level) for method in found.methods for level in found.levels]
-    shown += [found.mean(method, level) for method in found.methods for level in found.levels]
-    shown += [numbers[0] for method in found.methods for numbers in found.published.get(method, {}).values()]
+    methods = [method for method in found.methods if method not in failed(found)]
+    shown = [found.least(method, level) for method in methods for level in found.levels]
+    shown += [found.mean(method, level) for method in methods for level in found.levels]
+    shown += [numbers[0] for method in methods for numbers in found.published.get(method, {}).values()]
     air = max(0.04 * (max(shown) - min(shown)), 0.25)
     axes.set_ylim(max(min(shown) - air, -1.0), min(max(shown) + air, 101.0))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -475,23 +492,26 @@ def cost_figure(found: Comparison, *, path: str | Path) -> Path:
         figure.subplots_adjust(
             left=56 / width, right=1 - 20 / width, bottom=58 / height, top=1 - 92 / height, wspace=0.06
         )
-        heights = {method: _height(found.mean(method, found.cost_level)) for method in found.methods}
+        seen = [method for method in found.methods if method not in failed(found)]
+        heights = {method: _height(found.mean(method, found.cost_level)) for method in seen}
         for axes, column, heading in zip(
             panels,
             ("passes", "seconds"),
             ("passes over the training data", "seconds of training"),
             strict=True,
         ):
-            costs = {method: found.cost(method, column) for method in found.methods}
+            costs = {method: found.cost(method, column) for method in seen}
             _draw_costs(figure, axes, costs, heights, found.reference)
             axes.set_xlabel(heading, size=13, color=GREY, labelpad=8)
 
     title = f"{found.title}: accuracy at {found.cost_level:g} and what training costs"
-    reading = (
-        f"Mean over chips at {_plain(found.setting)} = {found.cost_level:g}, on a scale of log error  ·  "
-        "line and bold: nothing is better and cheaper  ·  ring: the reference"
-    )
-    return _save(target, kind, draw, title, reading)
+    reading = [
+        f"Mean over chips at {_plain(found.setting)} = {found.cost_level:g}, on a scale of log error",
+        "line and bold: nothing is better and cheaper",
+        "ring: the reference",
+        *_out_of_view(found),
+    ]
+    return _save(target, kind, draw, title, "  ·  ".join(reading))
 
 
 def _height(accuracy: float) -> float:

@@ -16,6 +16,7 @@ from neurosim.report.robust import (
     accuracy_figure,
     cost_figure,
     differences,
+    failed,
     markdown,
     pareto,
     summary,
@@ -156,6 +157,22 @@ def test_figures_at_the_edges(tmp_path: Path, accuracy):
     flat = Comparison(**{**vars(found), "chips": Table.from_rows(rows)})
     assert accuracy_figure(flat, path=tmp_path / "a.png").stat().st_size > 1000
     assert cost_figure(flat, path=tmp_path / "c.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_a_training_that_failed_does_not_set_the_scale(tmp_path: Path, drawn: list, count: int):
+    whole = comparison(methods=tuple(f"method {n}" for n in range(count)), seeds=(0,))
+    lost = [{**row, "accuracy": 0.1} if row["method"] == "method 1" else row for row in whole.chips.rows()]
+    found = Comparison(**{**vars(whole), "chips": Table.from_rows(lost)})
+    assert failed(found) == ["method 1"] and failed(whole) == []
+    for one in (whole, found):
+        accuracy_figure(one, path=tmp_path / "a.png")
+        cost_figure(one, path=tmp_path / "c.png")
+    bottoms = [next(iter(figure.axes)).get_ylim()[0] for figure in drawn]
+    assert bottoms[2] == pytest.approx(bottoms[0], abs=3.0)
+    assert bottoms[3] == pytest.approx(bottoms[1], abs=0.1)  # log error
+    said = [" ".join(text.get_text() for text in figure.texts) for figure in drawn]
+    assert ["below: method 1 (10 %)" in one for one in said] == [False, False, True, True]
 
 
 def test_refusals(tmp_path: Path):
