@@ -421,7 +421,8 @@ def _draw_apart(figure: Any, found: Comparison) -> None:
                 means = [found.mean(other, level) for level in found.levels]
                 axes.plot(found.levels, means, color="#C4C9D2", linewidth=0.7, zorder=1.2)
         _draw_method(axes, found, method, COLOURS[1], band=0.22, marker=3.5)
-        size = min(10.5, 10.5 * (width / across - 12) / _width(_short(method), 10.5))
+        bold = 1.12 * _width(_short(method), 10.5)
+        size = min(10.5, 10.5 * ((width - 70) / across - 8) / bold)
         axes.set_title(_short(method), size=size, color=INK, weight="bold", loc="left", pad=4)
     for number in range(len(methods) - across, len(methods)):  # the last of each column carries the numbers
         panels.flat[number].tick_params(labelbottom=True)
