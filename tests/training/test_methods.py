@@ -111,7 +111,11 @@ ACTING = {
         AdversarialWeights(steps=2, scale="layer-max", reuse=True),
     ],
     "dropout": [Dropout(0.3)],
-    "damp": [MultiplicativeCopies(0.3, copies=3), MultiplicativeCopies(0.2, copies=20, ramp=0.8)],
+    "damp": [
+        MultiplicativeCopies(0.3, copies=3),
+        MultiplicativeCopies(0.2, copies=20, ramp=0.8),
+        MultiplicativeCopies(0.3, copies=3, antithetic=True),
+    ],
     "trice": [RightCensoredNoise(0.3), RightCensoredNoise(0.2, threshold=-0.5, ramp=0.8)],
     "rwp": [RandomWeightPerturbation(), RandomWeightPerturbation(0.3, mix=1.0, scale="weight")],
     "lpf": [LowPassFilter(0.05, draws=3)],

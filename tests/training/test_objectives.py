@@ -54,11 +54,11 @@ def drawn(effect: str) -> Tensor:
     return DRAWS(f"weight:{effect}").normal((2, 3)).double()
 
 
-def found(method: Any, **changes: Any) -> Tensor:
+def found(method: Any, x: Tensor = X, y: Tensor = Y, **changes: Any) -> Tensor:
     model = nn.Linear(3, 2, bias=False).double()
     with torch.no_grad():
         model.weight.copy_(THETA)
-    method.backward(Step(model, X, Y, DRAWS, **changes))
+    method.backward(Step(model, x, y, DRAWS, **changes))
     assert model.weight.grad is not None
     return model.weight.grad
 
@@ -139,6 +139,26 @@ class TestNoisy:
             factor = 1 + 0.4 * drawn(f"damp#{k}")
             expected += 0.5 * slope(THETA * factor, part) * factor
         close(found(MultiplicativeCopies(0.4, copies=2)), expected)
+
+    def test_antithetic_copies_come_in_pairs(self) -> None:
+        """Of four parts the second is at the mirror image of the first, and so are the last two."""
+        expected = torch.zeros(2, 3, dtype=torch.float64)
+        for k, sign in enumerate((1, -1, 1, -1)):
+            factor = 1 + sign * 0.4 * drawn(f"damp#{k // 2}")
+            expected += 0.25 * slope(THETA * factor, slice(k, k + 1)) * factor
+        close(found(MultiplicativeCopies(0.4, copies=4, antithetic=True)), expected)
+
+    def test_antithetic_copies_leave_no_noise_of_first_order(self) -> None:
+        """With equal parts the gradient differs from the clean one by σ² and not by σ."""
+        x, y = X[:1].expand(4, -1), Y[:1].expand(4)
+
+        def noise(sigma: float, antithetic: bool) -> float:
+            method = MultiplicativeCopies(sigma, copies=4, antithetic=antithetic)
+            return float((found(method, x, y) - found(Standard(), x, y)).norm())
+
+        assert noise(1e-2, True) / noise(1e-3, True) == pytest.approx(100.0, rel=1e-3)
+        assert noise(1e-2, False) / noise(1e-3, False) == pytest.approx(10.0, rel=0.05)
+        assert noise(1e-3, True) < 0.01 * noise(1e-3, False)
 
     def test_trice_cuts_what_is_too_large(self) -> None:
         noise = drawn("right-censored").clamp(max=0.2)
