@@ -3,11 +3,10 @@
     python benchmarks/spiking.py [--part layer|steps|activity|chips|all] [--repeats 7] [--threads 2]
 
 layer: batch 64, 100 inputs, 256 recurrent LIF, 500 steps, 2 to 4 % of neurons spiking a step; forward, and
-forward
-    with backward (weights of input and recurrence), as ratios to the products alone: one for the inputs of
-    all steps, one a step for the recurrence, and backward their transposes.  Kernels, the torch fallback, a
-    plain loop under autograd, and the peers that are installed (snnTorch, Norse), each given its inputs
-    unbound in time, the fastest way that it has.
+    forward with backward (weights of input and recurrence), as ratios to the products alone: one for the
+    inputs of all steps, one a step for the recurrence, and backward their transposes.  Kernels, the torch
+    fallback, a plain loop under autograd, and the peers that are installed (snnTorch, Norse, sinabs,
+    SpikingJelly, Rockpool), each given its inputs in the fastest way that it has.
 steps: time a step at 100 to 4,000 steps.
 activity: forward at higher and lower activity: where events stop paying.
 chips: 32 chips of 16 samples through one recurrent pass against a loop over chips.

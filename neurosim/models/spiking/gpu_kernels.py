@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from neurosim.models.spiking.constants import Flag, Row
-from neurosim.models.spiking.loops import Kept, weight_gradient
+from neurosim.models.spiking.loops import Kept, decay_gradient, weight_gradient
 from neurosim.models.spiking.series import Series, of_constants
 from neurosim.models.spiking.surrogates import Surrogate
 
@@ -345,23 +345,24 @@ def backward(
     grad_currents = torch.empty(grad_spikes.shape, dtype=grad_spikes.dtype, device=grad_spikes.device)
     series = Series.empty(grad_currents, flags) if wanted[2] else None
     if grad_spikes.numel():
-        _backward(grad_spikes, weight, constants, delays, flags, surrogate, kept, grad_currents, series)
+        layer = (weight, constants.contiguous(), delays.contiguous())
+        _launch_backward(grad_spikes, layer, flags, surrogate, _alike(kept[:3]), grad_currents, series)
     of_weight = weight_gradient(grad_currents, weight, kept[0], delays, flags, wanted[1])
     summed = constants[:, :0] if series is None else of_constants(series, constants, flags, kept)
     return grad_currents, of_weight, summed
 
 
-def _backward(
+def _launch_backward(
     grad_spikes: Tensor,
-    weight: Tensor,
-    constants: Tensor,
-    delays: Tensor,
+    layer: tuple[Tensor, Tensor, Tensor],
     flags: Flag,
     surrogate: Surrogate,
-    kept: Kept,
+    kept: Sequence[Tensor],
     grad_currents: Tensor,
     series: Series | None,
 ) -> None:
+    """Fill the gradient of the currents, and the series where there is one."""
+    weight, constants, delays = layer
     chips, samples, steps, size = grad_spikes.shape
     wide, recurrent = _wide(size), weight.shape[1] > 0
     delayed = recurrent and bool(flags & Flag.DELAYED)
@@ -375,9 +376,9 @@ def _backward(
     )  # fmt: skip
     with _on(grad):
         backward_kernel[(tasks,)](
-            grad, matrix, constants.contiguous(), delays.contiguous(), *kept[:3], flying, grad_currents,
-            *rooms, samples, steps, size, longest, surrogate.height, surrogate.steepness, *grad.stride()[:3],
-            *kept[1].stride()[:3], matrix.stride(0), *grad_currents.stride()[:3],
+            grad, matrix, constants, delays, *kept, flying, grad_currents, *rooms, samples, steps, size,
+            longest, surrogate.height, surrogate.steepness, *grad.stride()[:3], *kept[0].stride()[:3],
+            matrix.stride(0), *grad_currents.stride()[:3],
             **_parts(flags, *_FORWARD, "DETACHED", "RELATIVE"),
             KIND=surrogate.number, RECURRENT=recurrent, SERIES=series is not None, WIDE=wide, BLOCK=_BLOCK,
             CHUNK=16, PRECISION="ieee" if torch.version.hip else "tf32x3", enable_fp_fusion=True,
@@ -393,7 +394,7 @@ def leak_forward(x: Tensor, decay: Tensor) -> Tensor:
 def leak_backward(grad: Tensor, decay: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of x and of decay."""
     of_x = _leak(grad, decay, back=True)
-    return of_x, (of_x[:, :, 1:] * y[:, :, :-1]).sum((1, 2))
+    return of_x, decay_gradient(of_x, y)
 
 
 def _leak(x: Tensor, decay: Tensor, back: bool) -> Tensor:
@@ -424,6 +425,15 @@ def _warps(wide: int) -> int:
 def _dense(x: Tensor) -> Tensor:
     """Neurons next to each other; other axes as they lie."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _alike(kept: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What forward kept with its steps where the first of it has them, for one set of strides: a vmap may
+    have copied some of it."""
+    used = [one for one in kept if one.numel()]
+    if all(one.stride() == used[0].stride() and one.stride(-1) == 1 for one in used):
+        return kept
+    return [one.contiguous() for one in kept]
 
 
 def _each_dense(weight: Tensor) -> Tensor:

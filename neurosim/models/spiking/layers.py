@@ -8,6 +8,7 @@ is a parameter of the module, one number a neuron, that is not trained unless as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -163,20 +164,20 @@ def _recorded_stepwise(
     """The record of the same; arguments as of :func:`stepwise`."""
     state, step = neuron.initial(currents[:, 0]), neuron.stepper(currents.shape[2])
     product = _product(feedback)
-    spikes: list[Tensor] = []
-    kept: list[tuple[Tensor, ...]] = []
+    states: list[Any] = []
+    inputs: list[Tensor] = []
     with torch.no_grad():
         for u in _with_added(currents, feedback).unbind(1):
-            if spikes and product is not None:
-                u = u + product(_arriving(spikes, delays))
+            if states and product is not None:
+                u = u + product(_arriving([one.spike for one in states], delays))
             state = step(u, state)
-            spikes.append(state.spike)
-            kept.append((u, *neuron.seen(u, state)))
-        fired = torch.stack(spikes, 1)
-        inputs, potentials, through, levels = (
-            torch.stack([one.expand_as(u) for one in series], 1) for series in zip(*kept, strict=True)
-        )
-    return Record(fired, potentials, inputs, through, levels)
+            states.append(state)
+            inputs.append(u)
+        arrived = torch.stack(inputs, 1)
+        names = [field.name for field in fields(state)]
+        whole = type(state)(*(torch.stack([getattr(one, name) for one in states], 1) for name in names))
+        potentials, through, levels = neuron.seen(arrived, whole)
+    return Record(whole.spike, potentials, arrived, through, levels.expand_as(arrived))
 
 
 def _by_steps(feedback: Feedback | Tensor | None) -> bool:

@@ -278,4 +278,9 @@ def leak_backward(grad: Tensor, decay: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     for t in reversed(range(grad.shape[2])):
         g = torch.addcmul(grad[:, :, t], a, g)
         out[:, :, t] = g
-    return out, (out[:, :, 1:] * y[:, :, :-1]).sum((1, 2))
+    return out, decay_gradient(out, y)
+
+
+def decay_gradient(of_x: Tensor, y: Tensor) -> Tensor:
+    """That of the decay, (C, N), from the gradient of x at every step."""
+    return (of_x[:, :, 1:] * y[:, :, :-1]).sum((1, 2))

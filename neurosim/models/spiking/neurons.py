@@ -82,8 +82,8 @@ class Neuron:
         output."""
 
     def seen(self, u: Tensor, state: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """What :meth:`Neurons.record` keeps of a step with input u: the potential before a reset, the current
-        that drove it, and the level that it had to pass, each (…, N)."""
+        """What :meth:`Neurons.record` keeps of a step, or of all, with input u: the potential before a reset,
+        the current that drove it, and the level that it had to pass, each (…, N)."""
         raise UsageError(f"expected neurons with spikes to record; got {type(self).__name__}")
 
 

@@ -60,8 +60,8 @@ def integrate(
     """Spikes of a layer of neurons, recurrently connected or not, from its input currents at all steps.
 
     The recurrence is that of :mod:`neurosim.models.spiking.constants`, with u[t] = currents[t] + W·s[t − d].
-    Sums over spikes add a row of the weight for each spike (on the CPU, float32): a network that is mostly
-    silent costs little.  Gradients go back in time by hand, also to the weight and the constants.
+    Sums over spikes add a row of the weight for each spike (in the kernels, float32): a network that is
+    mostly silent costs little.  Gradients go back in time by hand, also to the weight and the constants.
 
     Args:
         currents: (samples, steps, N); where chips differ, (chips · batch, steps, N).
