@@ -62,6 +62,7 @@ class TrainChoice(_Part):
     augment: dict[str, bool | int | float] | None = None
     freeze: tuple[str, ...] | None = None
     validation_mismatch: float | None = Field(default=None, gt=0)
+    validation_attack: float | None = Field(default=None, gt=0)
 
     def given(self) -> dict[str, Any]:
         """What is said, by name."""

@@ -32,8 +32,9 @@ def vgg_features(in_chans: int, widths: Sequence[int], dims: int, option: str = 
             relu1=nn.ReLU(),
             conv2=kinds.conv(chans, chans, 3, padding=1, bias=False),
             norm2=kinds.norm(chans),
-            relu2=nn.ReLU(),
+            # which commute to the bit; this way there is a quarter of the values to rectify
             pool=kinds.max_pool(2, ceil_mode=True),
+            relu2=nn.ReLU(),
         )
         blocks.append(nn.Sequential(block))
         in_chans = chans

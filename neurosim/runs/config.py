@@ -85,6 +85,7 @@ class TrainPart(_Part):
     augment: dict[str, bool | int | float] | None = None
     teacher: OriginPart | None = None
     validation_mismatch: float | None = Field(default=None, gt=0)
+    validation_attack: float | None = Field(default=None, gt=0)
 
 
 class Config(_Part):

@@ -50,6 +50,7 @@ def train(
     augment: Mapping[str, Any] | None = None,
     teacher: nn.Module | None = None,
     validation_mismatch: float | None = None,
+    validation_attack: float | None = None,
     device: str = "auto",
     checkpoint_every_s: float = 30.0,
     config: Mapping[str, Any] | None = None,
@@ -65,7 +66,8 @@ def train(
             targets, (batch,) or a class for each pixel).  A loader with ``.epoch(number)`` gives the order of
             each epoch itself.  Best is the epoch with the highest validation accuracy (validation Dice where
             pixels have classes; of equals that with the lowest loss, then the first), of mismatched networks
-            where ``validation_mismatch`` asks for them; the last without validation.
+            where ``validation_mismatch`` asks for them, under attack where ``validation_attack`` does;
+            the last without validation.
         method: an object of ``neurosim.training.METHODS``, a :class:`Method` of your own, or a name.
         epochs: how often to read the training data.
         out: the run's folder; None keeps everything in memory.  Holds ``training.toml`` (these settings),
@@ -97,6 +99,9 @@ def train(
         validation_mismatch: ζ; validation then also runs four networks of weights Θ·(1 + ζ·N(0, 1)), the same
             in every epoch, and the best epoch is the one that is best on those.  Without it training with
             noise that grows ends with an early epoch: the best in plain numbers.
+        validation_attack: ζ; validation then also attacks the weights in the box Θ ± ζ|Θ|, batch by batch as
+            :data:`neurosim.landscape.attack.PAPER` does, and the best epoch is the one that keeps most.  11
+            forward-and-backward passes over the validation data an epoch.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         checkpoint_every_s: seconds between checkpoints within an epoch; each epoch's end has one too.
         config: whatever else describes the run, for ``config.toml``.
@@ -131,6 +136,7 @@ def train(
         autocast=autocast,
         augment=None if augment is None else dict(augment),
         validation_mismatch=validation_mismatch,
+        validation_attack=validation_attack,
     )
     check_number("checkpoint_every_s", checkpoint_every_s, least=0.0)
     optimizer_from(

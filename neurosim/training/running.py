@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neurosim.errors import RunError, UsageError
+from neurosim.landscape.attack import PAPER, attack_weights
 from neurosim.random import Stream, stream
 from neurosim.training.augmentation import Augmentation
 from neurosim.training.combined import as_combined
@@ -253,7 +254,8 @@ class Run:
     def _validate(self, source: Source) -> dict[str, float]:
         """Mean cross-entropy, accuracy and, where pixels have classes, Dice; in plain numbers.
 
-        With ``validation_mismatch`` also those of networks whose weights are off, over a few fixed draws.
+        With ``validation_mismatch`` also those of networks whose weights are off, over a few fixed draws;
+        with ``validation_attack`` the accuracy with the worst weights that the paper's attack finds.
         """
         tally, mismatched = Tally(), Tally()
         devices = [self.device] if self.device.type == "cuda" else []
@@ -277,7 +279,24 @@ class Run:
         row = {f"validation_{name}": value for name, value in tally.measures().items()}
         if mismatched.count:
             row |= {f"validation_mismatch_{name}": v for name, v in mismatched.measures().items()}
+        if self.settings.validation_attack is not None:
+            row["validation_attack_accuracy"] = self._attacked(source, self.settings.validation_attack)
         return row
+
+    def _attacked(self, source: Source, zeta: float) -> float:
+        """Accuracy with every batch's own worst weights in the box Θ ± ζ|Θ|."""
+        batches = [self._moved(batch) for batch in source.batches(0)]
+        with self._averaged():
+            found = attack_weights(
+                self.model,
+                batches,
+                [zeta],
+                PAPER,
+                draws=0,
+                seed=self.settings.seed,
+                progress=lambda done, of: self.interrupt.check(),
+            )
+        return float(found[0].attacked.mean())
 
     def _mismatched(self) -> list[dict[str, Tensor]]:
         """Θ·(1 + ζ·N(0, 1)) of the analog weights, in every epoch the same few draws."""
@@ -441,9 +460,10 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def _score(row: dict[str, Any]) -> float | None:
     """What the best epoch has most of: Dice where pixels have classes, else accuracy; None without data.
 
-    Of mismatched networks, where validation has them: a robust network is not the one that is best without.
+    Under attack or of mismatched networks, where validation has them: a robust network is not the one that is
+    best without.
     """
-    kinds = ("mismatch_dice", "mismatch_accuracy", "dice", "accuracy")
+    kinds = ("attack_accuracy", "mismatch_dice", "mismatch_accuracy", "dice", "accuracy")
     return next((row[f"validation_{kind}"] for kind in kinds if f"validation_{kind}" in row), None)
 
 

@@ -58,6 +58,7 @@ class Settings:
     augment: dict[str, Any] | None = None
     validation_mismatch: float | None = None
     clip_adaptive: float | None = None
+    validation_attack: float | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -75,6 +76,8 @@ class Settings:
         check_number("weight_decay", self.weight_decay, least=0.0)
         if self.validation_mismatch is not None:
             check_number("validation_mismatch", self.validation_mismatch, above=0.0)
+        if self.validation_attack is not None:
+            check_number("validation_attack", self.validation_attack, above=0.0)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0.0)
         if self.clip_adaptive is not None:
@@ -83,7 +86,7 @@ class Settings:
     def described(self) -> dict[str, Any]:
         """For ``training.toml``; what has been added since the first version only where it acts."""
         added = {"chips_per_batch": 1, "freeze": (), "autocast": None, "augment": None}
-        added |= {"validation_mismatch": None, "clip_adaptive": None}
+        added |= {"validation_mismatch": None, "clip_adaptive": None, "validation_attack": None}
         return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 

@@ -100,7 +100,23 @@ def test_cnn_maps_have_the_stated_sizes() -> None:
         x = layer(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes[1] == (64, 28, 28)
-    assert shapes[3:] == [(64, 14, 14), (64, 11, 11), (64, 11, 11), (64, 5, 5), (1600,)]
+    assert shapes[2:] == [(64, 14, 14), (64, 14, 14), (64, 11, 11), (64, 5, 5), (64, 5, 5), (1600,)]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_pooling_before_relu_gives_the_papers_bits(autocast: bool) -> None:
+    """The paper rectifies first: to the bit the same logits and gradients."""
+    net = make("cnn", in_chans=1, image_size=28)
+    x, found = pixels(4, 1, 28, 28), []
+    pad, conv1, pool1, relu1, conv2, pool2, relu2, flatten = net.features
+    papers = nn.Sequential(pad, conv1, relu1, pool1, conv2, relu2, pool2, flatten)
+    for features in (net.features, papers):
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = net.classifier(features(net.normalise(x)))
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad for p in net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("size", [(10, 10), (10, 31), (11, 13), (28, 28), (33, 32)])

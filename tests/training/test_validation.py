@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from neurosim.errors import UsageError
+from neurosim.landscape.attack import PAPER, attack_weights
 from neurosim.random import stream
 from neurosim.training import train
 
@@ -58,6 +59,21 @@ def test_decides_which_epoch_is_best() -> None:
     assert result.best_validation_accuracy == result.history[result.best_epoch - 1]["validation_accuracy"]
 
 
+def test_measures_what_an_attack_leaves_and_chooses_by_it() -> None:
+    model, result = trained(validation_attack=0.3, validation_mismatch=0.3)
+    found = [row["validation_attack_accuracy"] for row in result.history]
+    assert max(found) == found[result.best_epoch - 1]
+    attacked = attack_weights(model, BATCHES, [0.3], PAPER, draws=0, seed=7)[0].attacked
+    assert found[result.best_epoch - 1] == attacked.mean().item()
+    assert max(found) < result.history[result.best_epoch - 1]["validation_accuracy"]
+
+
+def test_an_attack_at_validation_does_not_touch_the_training() -> None:
+    _, plain = trained()
+    _, checked = trained(validation_attack=0.3)
+    assert [row["loss"] for row in checked.history] == [row["loss"] for row in plain.history]
+
+
 def test_does_not_touch_the_training() -> None:
     _, plain = trained()
     _, checked = trained(validation_mismatch=0.3)
@@ -66,8 +82,9 @@ def test_does_not_touch_the_training() -> None:
     assert plain.history[0].keys() < checked.history[0].keys()
 
 
+@pytest.mark.parametrize("name", ["validation_mismatch", "validation_attack"])
 @pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), "much"])
-def test_names_what_is_wrong(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"expected validation_mismatch, a finite number > 0; got"):
-        trained(validation_mismatch=value, out=tmp_path / "run")
+def test_names_what_is_wrong(name: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"expected {name}, a finite number > 0; got"):
+        trained(**{name: value}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
