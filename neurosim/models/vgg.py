@@ -17,7 +17,8 @@ from neurosim.models.widths import widths as checked_widths
 def vgg_features(in_chans: int, widths: Sequence[int], dims: int, option: str = "widths") -> nn.Sequential:
     """One block a width: two of [3x3 convolution without bias, batch normalisation, ReLU], 2x2 max-pooling.
 
-    Pooling keeps the last row and column of odd maps, so that any size works.
+    The pooling comes before the second ReLU, with which it commutes.  It keeps the last row and column of odd
+    maps, so that any size works.
 
     >>> import torch
     >>> vgg_features(1, (4, 8), dims=2)(torch.zeros(1, 1, 7, 3)).shape
@@ -32,7 +33,7 @@ def vgg_features(in_chans: int, widths: Sequence[int], dims: int, option: str = 
             relu1=nn.ReLU(),
             conv2=kinds.conv(chans, chans, 3, padding=1, bias=False),
             norm2=kinds.norm(chans),
-            # which commute to the bit; this way there is a quarter of the values to rectify
+            # before ReLU there is a quarter of the values to rectify, and the bits are the same
             pool=kinds.max_pool(2, ceil_mode=True),
             relu2=nn.ReLU(),
         )

@@ -231,6 +231,18 @@ class Run:
         finally:
             restore(living, present, "weights")
 
+    @contextlib.contextmanager
+    def _validating(self) -> Iterator[None]:
+        """The average in evaluation mode, and torch's generators afterwards as they were before.
+
+        Loaders draw from those when they are read, and so may networks.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.model.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._averaged():
+            yield
+        self._training_mode()
+
     def _between_steps(self) -> None:
         self.whole = True
         if self.folder is not None and time.monotonic() - self.saved >= self.every_s:
@@ -258,9 +270,7 @@ class Run:
         with ``validation_attack`` the accuracy with the worst weights that the paper's attack finds.
         """
         tally, mismatched = Tally(), Tally()
-        devices = [self.device] if self.device.type == "cuda" else []
-        self.model.eval()
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._averaged():
+        with self._validating():
             others = self._mismatched()
             for batch in source.batches(0):
                 x, y = self._moved(batch)
@@ -268,7 +278,6 @@ class Run:
                 for weights in others:
                     mismatched.add(functional_call(self.model, weights, (x,)), y)
                 self.interrupt.check()
-        self._training_mode()
         if tally.count == 0:
             raise UsageError("validation data: expected at least one batch; got none")
         if not math.isfinite(tally.loss):
@@ -285,11 +294,10 @@ class Run:
 
     def _attacked(self, source: Source, zeta: float) -> float:
         """Accuracy with every batch's own worst weights in the box Θ ± ζ|Θ|."""
-        batches = [self._moved(batch) for batch in source.batches(0)]
-        with self._averaged():
+        with self._validating():
             found = attack_weights(
                 self.model,
-                batches,
+                [self._moved(batch) for batch in source.batches(0)],
                 [zeta],
                 PAPER,
                 draws=0,

@@ -16,6 +16,7 @@ from neurosim import models
 from neurosim.errors import UsageError
 from neurosim.models.normalise import Normalise
 from neurosim.models.resnet import Shortcut
+from neurosim.models.vgg import vgg_features
 
 NAMES = ["cnn", "mlp", "resnet32", "resnet8"]  # test_cards.py covers the whole table
 
@@ -116,6 +117,19 @@ def test_pooling_before_relu_gives_the_papers_bits(autocast: bool) -> None:
             logits = net.classifier(features(net.normalise(x)))
         logits.square().sum().backward()
         found.append([logits, *(p.grad for p in net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_vgg_block_pools_before_relu_with_the_same_bits(dims: int) -> None:
+    features, found = vgg_features(1, (4, 8), dims=dims), []
+    x = pixels(2, 1, *(7,) * dims)
+    usual = [[*block[:5], block.relu2, block.pool] for block in features]
+    for net in (features, nn.Sequential(*(layer for block in usual for layer in block))):
+        features.zero_grad()
+        out = net(x)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in features.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
