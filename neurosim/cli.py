@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch loads its OpenMP library: idle threads sleep instead of spinning.  On a quiet machine a
     # chip then takes a third longer; on a busy one spinning made it 3 to 6 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interrupts.outside_imports():
         warnings.showwarning = console.warn  # type: ignore[assignment]
         return _run(arguments)
 

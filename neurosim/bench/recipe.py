@@ -131,6 +131,7 @@ class MethodChoice(_Part):
         settings: its parameters.
         train: what its training does differently.
         teacher: the label of another row, whose network of the same seed teaches (``distil``).
+        init: the label of another row, from whose weights with the same seed training begins.
         published: by level, ``[mean]``, ``[mean, min]`` or ``[mean, std, min]`` in per cent.
         note: what a reader should know of the row.
     """
@@ -139,6 +140,7 @@ class MethodChoice(_Part):
     settings: dict[str, Any] = {}
     train: TrainChoice = TrainChoice()
     teacher: str | None = None
+    init: str | None = None
     published: dict[str, Published] = {}
     note: str = ""
 
@@ -148,6 +150,12 @@ class MethodChoice(_Part):
         if not isinstance(value, Mapping):
             return value
         return {str(level): _published(str(level), numbers) for level, numbers in value.items()}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The rows that are trained before this one, by what they are to it."""
+        named = {"teacher": self.teacher, "init": self.init}
+        return {role: label for role, label in named.items() if label is not None}
 
     def at(self, level: float) -> Published | None:
         """What was published for this level."""
@@ -386,32 +394,33 @@ def _wrong_method(found: Recipe, label: str, row: MethodChoice) -> Iterator[str]
         yield f"methods.{label}: method {row.method!r} needs a teacher: the label of another row"
     elif row.teacher is not None and not needed:
         yield f"methods.{label}: teacher is for the method 'distil' without a teacher of its own"
-    elif row.teacher is not None and row.teacher not in found.methods:
-        yield f"methods.{label}: {unknown('teacher', row.teacher, found.methods)}"
-    elif row.teacher is not None and label in list(_teachers(found, row.teacher)):
-        yield f"methods.{label}: its teacher {row.teacher!r} learns from it"
+    for role, source in row.sources.items():
+        if source not in found.methods:
+            yield f"methods.{label}: {unknown(role, source, found.methods)}"
+        elif label in with_sources(found, [source]):
+            yield f"methods.{label}: its {role} {source!r} is itself trained after it"
 
 
-def _teachers(found: Recipe, label: str | None) -> Iterator[str]:
-    """A row, its teacher, that one's teacher and so on; each once."""
-    seen: list[str] = []
-    while label is not None and label in found.methods and label not in seen:
-        seen.append(label)
-        yield label
-        label = found.methods[label].teacher
-
-
-def with_teachers(found: Recipe, labels: Sequence[str]) -> list[str]:
-    """These rows in the recipe's order, each after its teachers, which are added."""
+def with_sources(found: Recipe, labels: Sequence[str]) -> list[str]:
+    """These rows in the recipe's order, each after the rows it needs, which are added."""
     ordered: dict[str, None] = {}
     for label in found.methods:
         if label in labels:
-            ordered |= dict.fromkeys(reversed(list(_teachers(found, label))))
+            _after_its_sources(found, label, ordered, {label})
     return list(ordered)
 
 
+def _after_its_sources(found: Recipe, label: str, ordered: dict[str, None], begun: set[str]) -> None:
+    """Add a row behind those it needs; what is begun, as in a circle, or unknown is passed over."""
+    for source in found.methods[label].sources.values():
+        if source in found.methods and source not in begun:
+            begun.add(source)
+            _after_its_sources(found, source, ordered, begun)
+    ordered[label] = None
+
+
 def passes_of(found: Recipe, label: str) -> float:
-    """Passes over the training data that one training of this row costs, without its teacher's."""
+    """Passes over the training data that one training of this row costs; those of rows it needs apart."""
     from neurosim.runs import TrainPart
     from neurosim.training import method_from
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurosim import __version__, console, interrupts, runs
-from neurosim.bench.recipe import Recipe, passes_of, with_teachers
+from neurosim.bench.recipe import Recipe, passes_of, with_sources
 from neurosim.errors import RunError, UsageError, unknown
 from neurosim.storage import sha256_file, write_text
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RECIPE, COST, CHIPS = "recipe.toml", "cost.json", "robust.json"
 _DECIDING = ("model", "data", "train")
+_OF_A_ROW = ("method", "settings", "train", "teacher", "init")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Bench:
     Attributes:
         recipe: what is asked.
         out: the folder.
-        only: the rows to work on (and their teachers); all by default.
+        only: the rows to work on (and those they need); all by default.
         device: of training and of chips: ``auto``, ``cpu`` or ``cuda``.
         data_dir: where the data sets are.
         workers: processes for the chips, one thread each; None is one process with all threads.
@@ -71,8 +72,8 @@ class Bench:
 
     @property
     def labels(self) -> list[str]:
-        """The rows to work on, each after its teachers."""
-        return with_teachers(self.recipe, list(self.only) or list(self.recipe.methods))
+        """The rows to work on, each after those it needs."""
+        return with_sources(self.recipe, list(self.only) or list(self.recipe.methods))
 
     @property
     def work(self) -> list[tuple[str, int]]:
@@ -139,7 +140,7 @@ class Bench:
 
         whole = self.recipe.model_dump(mode="json", exclude_none=True)
         rows = {
-            label: {key: row[key] for key in ("method", "settings", "train", "teacher") if key in row}
+            label: {key: row[key] for key in _OF_A_ROW if key in row}
             for label, row in whole["methods"].items()
         }
         found: dict[str, Any] = plain({**{part: whole[part] for part in _DECIDING}, "methods": rows})
@@ -218,21 +219,28 @@ class Bench:
         )
 
     def config(self, label: str, seed: int) -> runs.Config:
-        """The configuration of one training; its teacher must have been trained."""
+        """The configuration of one training; the rows it needs must have been trained."""
         from neurosim.training import describe, method_from
 
         row = self.recipe.methods[label]
         train = {**self.recipe.settings_of(label), "seed": seed}
         settings = dict(row.settings)
-        if row.teacher is not None:
-            teacher = self.folder(row.teacher, seed).absolute()
-            if self.cost(row.teacher, seed) is None:
-                raise RunError(f"its teacher {row.teacher!r} has not been trained")
-            settings["teacher"] = str(teacher)
-            train["teacher"] = {"run": str(teacher), "sha256": sha256_file(teacher / runs.WEIGHTS)}
+        origins = {role: self._origin(role, source, seed) for role, source in row.sources.items()}
+        if "teacher" in origins:
+            settings["teacher"] = origins["teacher"]["run"]
+            train["teacher"] = origins["teacher"]
+        if "init" in origins:
+            train["init"] = {runs.WHOLE: origins["init"]}
         tree = self._base.model_dump(mode="json", exclude_none=True)
         method = describe(method_from(row.method, settings))
         return runs.Config.model_validate({**tree, "method": method, "train": train})
+
+    def _origin(self, role: str, label: str, seed: int) -> dict[str, str]:
+        """Another training and its weights' digest, as a run's configuration records them."""
+        folder = self.folder(label, seed).absolute()
+        if self.cost(label, seed) is None:
+            raise RunError(f"its {role} {label!r} has not been trained")
+        return {"run": str(folder), "sha256": sha256_file(folder / runs.WEIGHTS)}
 
     def cost(self, label: str, seed: int) -> dict[str, Any] | None:
         """What a training has cost; None until it has ended."""
@@ -413,8 +421,8 @@ class Bench:
         ]
 
     def _whole_cost(self, label: str, seed: int) -> dict[str, float]:
-        """Passes and seconds, those of the teachers included: without them there is no student."""
-        chain = with_teachers(self.recipe, [label])
+        """Passes and seconds, those of the rows it needs included: without a teacher there is no student."""
+        chain = with_sources(self.recipe, [label])
         costs = [cost for one in chain if (cost := self.cost(one, seed)) is not None]
         own = costs[-1]
         accuracy = own["validation_accuracy"]

@@ -222,8 +222,8 @@ _PAIRED = (
 )
 _COST = (
     "Passes are forward-and-backward passes over the training data; seconds are of training and validation "
-    "on the machine at hand. Both include a teacher's. The accuracy is the mean with its 95 % interval over "
-    "chips."
+    "on the machine at hand. Both include those of a teacher and of the network that training began from. "
+    "The accuracy is the mean with its 95 % interval over chips."
 )
 
 

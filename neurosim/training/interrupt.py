@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+from neurosim.interrupts import Handler, installed
 
 
 @dataclass
@@ -30,18 +30,14 @@ def put_off() -> Iterator[Interrupt]:
     whenever it does, and only the work since the last checkpoint is done again.
     """
     interrupt = Interrupt()
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield interrupt
-        return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if interrupt.pressed:
-            raise KeyboardInterrupt
-        interrupt.pressed = True
+    def noting(before: Handler) -> Handler:
+        def note(number: int, frame: FrameType | None) -> None:
+            if interrupt.pressed:
+                before(number, frame)
+            interrupt.pressed = True
 
-    signal.signal(signal.SIGINT, note)
-    try:
+        return note
+
+    with installed(noting):
         yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

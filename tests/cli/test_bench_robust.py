@@ -242,6 +242,42 @@ def test_rows_may_be_added_and_words_changed(neurosim, recipe_file, finished, tm
     }
 
 
+def test_a_row_may_begin_from_the_weights_of_another(neurosim, finished, tmp_path):
+    """What ``train --init`` makes, to the bit; its cost is that of both trainings."""
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    shutil.rmtree(out / "runs" / "plain-0")
+    path = tmp_path / "more.toml"
+    row = (
+        'label = "more"\nmethod = "noise"\nsettings = { eta = 0.2 }\ninit = "plain"\ntrain = { lr = 3e-4 }\n'
+    )
+    path.write_text(SMALL.replace("seeds = [0, 1]", "seeds = [0]") + "[[methods]]\n" + row)
+    answer = neurosim("bench-robust", path, "--out", out, "--only", "more", "--json")
+    assert answer.code == 0, answer.err
+    costs = {row["method"]: row for row in answer.json["costs"]}
+    assert (costs["plain"]["passes"], costs["more"]["passes"]) == (2, 4)
+    words = [
+        "--epochs",
+        "2",
+        "--limit",
+        "200",
+        "--set",
+        "model.hidden=[8]",
+        "--batch-size",
+        "50",
+        "--lr",
+        "3e-4",
+    ]
+    by_hand = ["--method", "noise", "--set", "method.eta=0.2", "--init", out / "runs" / "plain-0"]
+    assert neurosim("train", *words, *by_hand, "--out", tmp_path / "by-hand").code == 0
+    weights = [folder / "model.safetensors" for folder in (out / "runs" / "more-0", tmp_path / "by-hand")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    other = path.with_name("other.toml")
+    other.write_text(path.read_text().replace('init = "plain"', 'init = "noisy"'))
+    answer = neurosim("bench-robust", other, "--out", out)
+    assert answer.code == 2
+    assert "methods.more.init was 'plain' and is now 'noisy'" in answer.error
+
+
 def test_a_row_that_fails_does_not_stop_the_others(neurosim, tmp_path):
     path = tmp_path / "mixed.toml"
     path.write_text(

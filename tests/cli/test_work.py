@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import json
 import os
 import shutil
@@ -382,6 +383,82 @@ def test_an_interrupt_held_back_comes_at_the_end():
     assert done
     with interrupts.held_back():
         pass
+
+
+@pytest.fixture
+def interrupting(tmp_path, monkeypatch):
+    """A module that says which of its lines were run, interrupted between the two."""
+
+    def named(name: str, times: int) -> str:
+        press = "signal.raise_signal(signal.SIGINT)\n" * times
+        text = f"import os, signal\nos.environ[{name!r}] = 'begun'\n{press}os.environ[{name!r}] = 'done'\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return named
+
+
+def test_an_import_is_finished_before_an_interrupt(interrupting):
+    """Some C++ of torch's compiler ends the process when it is interrupted while it is imported."""
+    from neurosim import interrupts
+
+    name = interrupting("interrupted_once", times=1)
+    with pytest.raises(KeyboardInterrupt), interrupts.outside_imports():
+        importlib.import_module(name)
+        began = time.monotonic()
+        time.sleep(30)
+        pytest.fail("the interrupt did not come back")
+    assert time.monotonic() - began < 20, "it waited for the sleep"
+    assert os.environ.pop(name) == "done"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait_for_an_import(interrupting):
+    from neurosim import interrupts
+
+    name = interrupting("interrupted_twice", times=2)
+    with pytest.raises(KeyboardInterrupt), interrupts.outside_imports():
+        importlib.import_module(name)
+    assert os.environ.pop(name) == "begun"
+
+
+def test_an_interrupt_outside_imports_comes_at_once():
+    from neurosim import interrupts
+
+    with pytest.raises(KeyboardInterrupt), interrupts.outside_imports():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+
+def test_an_interrupt_in_an_import_at_the_very_end_is_not_carried_out_of_the_program(interrupting):
+    """What called us, pytest here, is not interrupted later."""
+    from neurosim import interrupts
+
+    name = interrupting("interrupted_last", times=1)
+    with interrupts.outside_imports():
+        importlib.import_module(name)
+    time.sleep(5 * interrupts.AGAIN_S)
+    assert os.environ.pop(name) == "done"
+
+
+@pytest.mark.parametrize("inner", ["remembered", "held_back", "put_off"])
+def test_ctrl_c_can_be_put_off_where_it_waits_for_imports(interrupting, inner):
+    from neurosim import interrupts
+    from neurosim.training.interrupt import put_off
+
+    name = interrupting(f"interrupted_{inner}", times=1)
+    manager = put_off if inner == "put_off" else getattr(interrupts, inner)
+    with interrupts.outside_imports():
+        outer = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), manager() as noted:
+            importlib.import_module(name)
+            if inner == "put_off":
+                noted.check()
+            elif inner == "remembered":
+                time.sleep(30)
+        assert signal.getsignal(signal.SIGINT) is outer
+    assert os.environ.pop(name) == "done"
 
 
 def test_progress_off_a_terminal_is_plain_lines(monkeypatch, neurosim, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neurosim.bench.recipe import passes_of, recipe, slug, with_teachers
+from neurosim.bench.recipe import passes_of, recipe, slug, with_sources
 from neurosim.errors import UsageError
 
 GOOD = """
@@ -94,7 +94,13 @@ def test_a_good_one(write):
         ('method = "standard"', 'method = "standard"\nteacher = "b"', "teacher is for the method 'distil'"),
         ('method = "standard"', 'method = "distil"', "needs a teacher"),
         ('method = "standard"', 'method = "distil"\nteacher = "c"', "unknown teacher 'c'"),
-        ('method = "standard"', 'method = "distil"\nteacher = "a"', "learns from it"),
+        (
+            'method = "standard"',
+            'method = "distil"\nteacher = "a"',
+            "its teacher 'a' is itself trained after it",
+        ),
+        ('method = "standard"', 'method = "standard"\ninit = "c"', "unknown init 'c'"),
+        ('method = "standard"', 'method = "standard"\ninit = "a"', "its init 'a' is itself trained after it"),
     ],
 )
 def test_one_thing_wrong(write, old, new, sentence):
@@ -153,19 +159,39 @@ method = "distil"
 teacher = "a"
 """
     found = recipe(write(GOOD + rows))
-    assert with_teachers(found, ["pupil"]) == ["a", "middle", "pupil"]
-    assert with_teachers(found, list(found.methods)) == ["a", "b", "middle", "pupil"]
+    assert with_sources(found, ["pupil"]) == ["a", "middle", "pupil"]
+    assert with_sources(found, list(found.methods)) == ["a", "b", "middle", "pupil"]
     circle = (GOOD + rows).replace(
         'label = "a"\nmethod = "standard"', 'label = "a"\nmethod = "distil"\nteacher = "pupil"'
     )
-    assert "learns from it" in refused(write(circle))
+    assert "'pupil' is itself trained after it" in refused(write(circle))
+
+
+def test_a_row_may_need_two_others_and_those_more(write):
+    rows = """
+[[methods]]
+label = "both"
+method = "noise+distil"
+teacher = "middle"
+init = "b"
+[[methods]]
+label = "middle"
+method = "noise"
+init = "b"
+"""
+    found = recipe(write(GOOD + rows))
+    assert with_sources(found, ["both"]) == ["b", "middle", "both"]
+    assert with_sources(found, ["middle", "a"]) == ["a", "b", "middle"]
+    assert with_sources(found, list(found.methods)) == ["a", "b", "middle", "both"]
+    circle = (GOOD + rows).replace('label = "b"\n', 'label = "b"\ninit = "both"\n')
+    assert "methods.middle: its init 'b' is itself trained after it" in refused(write(circle))
 
 
 def test_a_recipe_may_say_all_that_a_run_may():
     from neurosim.bench.recipe import DataChoice, TrainChoice
     from neurosim.runs import DataPart, TrainPart
 
-    elsewhere = {"seed", "init", "teacher", "chips_per_batch"}
+    elsewhere = {"seed", "init", "teacher", "chips_per_batch"}  # "init" and "teacher" are of a row
     assert set(TrainChoice.model_fields) == set(TrainPart.model_fields) - elsewhere
     assert set(DataChoice.model_fields) == set(DataPart.model_fields) - {"sha256", "task"}
 
@@ -179,5 +205,6 @@ def test_labels_as_folders():
 def test_the_one_in_the_documentation(write):
     page = (Path(__file__).resolve().parents[2] / "docs" / "robust.md").read_text(encoding="utf-8")
     found = recipe(write(page.partition("```toml\n")[2].partition("```")[0]))
-    assert with_teachers(found, ["pupil"]) == ["none", "pupil"]
+    assert with_sources(found, ["pupil"]) == ["none", "pupil"]
+    assert with_sources(found, ["noise, more"]) == ["noise", "noise, more"]
     assert found.methods["noise"].at(1.0).std == 0.4
