@@ -25,6 +25,7 @@ _ROWS = (
     brain_tumour.ROW_MASKS,
     mitdb.ROW,
     mitdb.ROW_PATIENTS,
+    mitdb.ROW_REFERENCE,
     speech_commands.ROW,
 )
 DATASETS: dict[str, DataSet] = {row.name: row for row in _ROWS}
