@@ -3,7 +3,8 @@
 Half an hour of two leads of each of 47 patients, 360 samples a second, every beat annotated by two
 cardiologists.  The task is that of Buchel, Faber and Muir (ICLR 2022): normal beat (N), left bundle branch
 block (L), right bundle branch block (R), premature ventricular contraction (V), from 100 steps around the
-beat.  What their text leaves open is decided here, and written at :func:`window_of` and :func:`read`.
+beat.  What their text leaves open is decided here, and written at :func:`window_of` and :func:`read`; what
+their code does is ``mitdb-reference``, see :func:`by_first_beats`.
 """
 
 from __future__ import annotations
@@ -137,9 +138,13 @@ def as_annotated(beats: Beats, codes: Mapping[int, Array]) -> Beats:
 
 
 def at_peak(beats: Beats, codes: Mapping[int, Array]) -> Beats:
-    """Beats moved to the highest peak of their first lead; those where it is not within ±20 steps are left out.
+    """Beats moved to the highest peak of their first lead, left out where it is not within ±20 steps.
 
-    The peaks are local maxima inside the window of 100 steps around the annotated place, and 20 steps 111 ms.
+    Peaks are local maxima inside the window of 100 steps around the annotated place; 20 steps are 111 ms.
+
+    Args:
+        beats: with a whole window each.
+        codes: of each record, (samples, 2), 360 a second.
 
     >>> import numpy as np
     >>> codes = np.zeros((1200, 2), np.int16)
@@ -178,8 +183,6 @@ def balanced(beats: Beats, part: str) -> Beats:
     >>> sorted(balanced(beats, "train").label.tolist())
     [0, 0, 1, 1, 2, 2, 3, 3]
     """
-    import numpy as np
-
     from neurosim.random import stream
 
     order = stream(0, 0, "data", f"mitdb-{part}").permutation(len(beats.label)).numpy()
@@ -225,7 +228,13 @@ def by_beat(beats: Beats) -> dict[str, Beats]:
 
 
 def by_first_beats(beats: Beats) -> dict[str, Beats]:
-    """The same split of the first beats of each class: those of the frequent classes are of few patients."""
+    """The same split of the first beats of each class in the order of records: N is of three patients.
+
+    With :func:`at_peak` it is what the paper's published code does (``ECG/ecg_gen_dataset.py`` and
+    ``ecg_data_loader.py``, https://github.com/jubueche/BPTT-Lipschitzness), as far as that can be known: its
+    list of beats is not published.  We assume records in ascending order and 200 samples around each beat.
+    It pads what a moved window lacks; here the record goes on.
+    """
     return _in_tenths(mixed(first(beats), "first"))
 
 

@@ -272,14 +272,18 @@ def test_damaged_archives(tmp_path: Path) -> None:
 # ---- beats, with records made here ----------------------------------------------------------------------
 
 CODES = {"N": 1, "L": 2, "R": 3, "V": 5, "A": 8}
+MANY = 120
 SMALL = {"train": (1, 2), "validation": (3,), "test": (4,)}
 
 
-def made_record(record: int, swapped: bool) -> tuple[dict[str, bytes], Any, list[tuple[int, str]]]:
+def made_record(
+    record: int, swapped: bool, count: int = 40
+) -> tuple[dict[str, bytes], Any, list[tuple[int, str]]]:
     """Two leads of noise, and beats of every kind; those at both ends have no whole window."""
     rng = np.random.default_rng(record)
-    codes = np.clip(rng.normal(1000, 200, (6000, 2)), -2048, 2047).astype(np.int64)
-    beats = [(40, "N"), *[(300 + 130 * k, "NLRVA"[k % 5]) for k in range(40)], (5950, "V")]
+    length = 800 + 130 * count
+    codes = np.clip(rng.normal(1000, 200, (length, 2)), -2048, 2047).astype(np.int64)
+    beats = [(40, "N"), *[(300 + 130 * k, "NLRVA"[k % 5]) for k in range(count)], (length - 50, "V")]
     leads = ("V5", "MLII") if swapped else ("MLII", "V1")
     files = {
         f"mitdb/{record}.hea": hea(str(record), codes, leads),
@@ -291,16 +295,26 @@ def made_record(record: int, swapped: bool) -> tuple[dict[str, bytes], Any, list
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of four small records in the provided form, and a cache of its own."""
+    return archive(tmp_path, monkeypatch, beats=40)
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With enough beats for all parts although most of those in noise have no peak in their middle."""
+    return archive(tmp_path, monkeypatch, beats=MANY)
+
+
+def archive(folder: Path, monkeypatch: pytest.MonkeyPatch, beats: int) -> Path:
+    """Four small records in the provided form, and a cache of its own."""
     monkeypatch.delenv("NEUROSIM_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setattr(mitdb, "PATIENTS", SMALL)
-    (tmp_path / "mitdb").mkdir()
+    (folder / "mitdb").mkdir()
     files = {}
     for record in (1, 2, 3, 4):
-        files |= made_record(record, swapped=record == 2)[0]
-    publish(tar_xz(tmp_path / "mitdb" / mitdb.FILE.name, files), monkeypatch)
-    return tmp_path
+        files |= made_record(record, record == 2, beats)[0]
+    publish(tar_xz(folder / "mitdb" / mitdb.FILE.name, files), monkeypatch)
+    return folder
 
 
 def publish(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +325,10 @@ def expected(record: int, time: int) -> torch.Tensor:
     """The formulas of the docstring for one beat."""
     _, codes, _ = made_record(record, swapped=record == 2)
     slow = resample_poly(codes.astype(float), 1, 2, axis=0, padtype="mean")
-    u = slow[time // 2 - 50 : time // 2 + 50]
+    return normalised(slow[time // 2 - 50 : time // 2 + 50])
+
+
+def normalised(u: Any) -> torch.Tensor:
     x = [(u[:, c] - u[:, c].mean()) / max(u[:, c].std(), 1.0) for c in range(2)]
     return torch.tensor(np.array(x).T, dtype=torch.float32)
 
@@ -345,9 +362,45 @@ def test_beats(records: Path, name: str) -> None:
         assert set(splits.train.groups.tolist()) == {1, 2}
 
 
-def test_the_two_splits_are_two_data_sets(records: Path) -> None:
-    one, other = (data.load(name, folder=records).sha256 for name in ("mitdb", "mitdb-patients"))
-    assert one != other
+NAMES = ("mitdb", "mitdb-patients", "mitdb-reference")
+
+
+NAMES = ("mitdb", "mitdb-patients", "mitdb-reference")
+
+
+def test_the_splits_are_different_data_sets(many: Path) -> None:
+    assert len({data.load(name, folder=many).sha256 for name in NAMES}) == len(NAMES)
+
+
+def test_beats_as_the_papers_code_chooses_them(many: Path) -> None:
+    """From what that code does, beat by beat: the highest local maximum, within 20 steps; then the first."""
+    kept: dict[str, list[bytes]] = {kind: [] for kind in "NLRV"}
+    left_out = 0
+    for record in (1, 2, 3, 4):
+        _, codes, beats = made_record(record, record == 2, MANY)
+        slow = resample_poly(codes.astype(float), 1, 2, axis=0, padtype="mean")
+        for time, kind in beats[1:-1]:
+            place, lead = time // 2, slow[:, 0]
+            inside = range(place - 49, place + 49)
+            peaks = [k for k in inside if lead[k] > max(lead[k - 1], lead[k + 1])]
+            peak = max(peaks, key=lead.__getitem__)
+            left_out += abs(peak - place) > 20
+            if kind in kept and abs(peak - place) <= 20:
+                kept[kind].append(rounded(normalised(slow[peak - 50 : peak + 50])))
+    each = min(len(beats) for beats in kept.values())
+    assert left_out > 100
+    splits = data.load("mitdb-reference", folder=many)
+    parts = (splits.train, splits.validation, splits.test)
+    sizes = (each - 2 * (each // 10), each // 10, each // 10)
+    assert [part.targets.bincount().tolist() for part in parts] == [[size] * 4 for size in sizes]
+    inputs = torch.cat([part.inputs for part in parts])
+    targets = torch.cat([part.targets for part in parts])
+    for label, kind in enumerate("NLRV"):
+        assert sorted(rounded(x) for x in inputs[targets == label]) == sorted(kept[kind][:each])
+
+
+def rounded(x: torch.Tensor) -> bytes:
+    return (1e3 * x).round().numpy().tobytes()
 
 
 def test_a_lead_that_is_off_is_zero() -> None:
@@ -477,6 +530,22 @@ def test_real_beats_by_beat(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(every.unique(dim=0)) == len(every)  # no beat twice
     for part in parts:  # of 100 fair draws of four classes 8 to 45 are of each but with probability 1e-4
         assert all(8 <= count <= 45 for count in part.targets[:100].bincount().tolist())
+
+
+@real_data
+@pytest.mark.slow
+def test_real_beats_as_the_papers_code_chooses_them(
+    real_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(real_cache))
+    splits = data.load("mitdb-reference", folder=REAL)
+    parts = (splits.train, splits.validation, splits.test)
+    assert [part.targets.bincount().tolist() for part in parts] == [[3771] * 4, [471] * 4, [471] * 4]
+    every = torch.cat([part.inputs for part in parts])
+    assert len(every.flatten(1).unique(dim=0)) == len(every)
+    lead = every[..., 0]
+    assert bool((lead[:, 50] > lead[:, 49]).all())
+    assert bool((lead[:, 50] >= lead[:, 51]).all())
 
 
 def test_the_first_beats_are_of_all_classes() -> None:
