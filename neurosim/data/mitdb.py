@@ -73,7 +73,7 @@ _LAYOUT = "2"  # raise it when the numbers that come out of this file change
 
 
 PEAK_WITHIN = 20
-"""Steps of 1/180 s."""
+"""Steps of 1/180 s that the peak of a beat may be away from its annotated place, see :func:`at_peak`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -365,9 +365,6 @@ def test_beats(records: Path, name: str) -> None:
 NAMES = ("mitdb", "mitdb-patients", "mitdb-reference")
 
 
-NAMES = ("mitdb", "mitdb-patients", "mitdb-reference")
-
-
 def test_the_splits_are_different_data_sets(many: Path) -> None:
     assert len({data.load(name, folder=many).sha256 for name in NAMES}) == len(NAMES)
 
